@@ -1,0 +1,159 @@
+"""Where a run goes: refused before work starts, written beside its place, then moved into it.
+
+While one run replaces another, the old one stands aside under a name of its own for the moment
+between two renames. Readers look there too, so that they find the old run or the new one, always.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from segue.artifact.failures import writing
+from segue.artifact.manifest import names_in
+from segue.data.checks import shown_names
+from segue.errors import OutputError
+
+
+def check_output(path: str | Path, *, force: bool) -> None:
+    """Refuse a place where a run cannot be written, before the work on it starts.
+
+    Args:
+        path: Where the run is to be; links are followed.
+        force: Whether a run that stands there may be replaced. Nothing but a run ever is.
+
+    Raises:
+        OutputError: Something stands there, or the directory above is missing or not writable.
+    """
+    with writing(path):
+        target = resolved(path)
+        parent = target.parent
+        if not parent.is_dir():
+            raise OutputError(
+                f"cannot write the run {path}: there is no directory {parent}; make it, or choose "
+                f"another place"
+            )
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"cannot write the run {path}: the directory {parent} is not writable; mend its "
+                f"permissions, or choose another place"
+            )
+        with suppress(FileNotFoundError):
+            os.lstat(_draft(target))  # fails where the name is too long
+        place = standing(target)
+        if place is not None:
+            _refuse_replacing(path, place, force)
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path without links: what they point at is read and replaced, not they."""
+    return Path(os.path.realpath(path))
+
+
+def standing(target: Path) -> Path | None:
+    """What stands at `target`, or stands aside while it is being replaced; None if nothing does."""
+    return next((place for place in (target, _aside(target)) if os.path.lexists(place)), None)
+
+
+def put_in_place(target: Path, fill: Callable[[Path], None], *, force: bool) -> None:
+    """Make a directory with `fill` and put it at `target`.
+
+    `fill` is given the path of an empty directory. Whatever happens, afterwards the new run stands
+    at `target` or else what stood there before, and nothing beside it.
+
+    Args:
+        target: A path without links.
+        fill: Writes the files.
+        force: Whether what stands at `target` by then gives way.
+
+    Raises:
+        OSError: From the file system; also where something has come to stand at `target`.
+        OutputError: The new run is in place, but the old one cannot be deleted.
+    """
+    draft = _draft(target)
+    try:
+        try:
+            _recover(target)
+            draft.mkdir()
+            fill(draft)
+            _sync_all(draft)
+            _swap(draft, target, force)
+        finally:
+            _tidy(draft, target)
+    finally:
+        # Again, for an interrupt may have hit the first time.
+        _tidy(draft, target)
+
+
+def _swap(draft: Path, target: Path, force: bool) -> None:
+    if force and os.path.lexists(target):
+        os.rename(target, _aside(target))
+    os.rename(draft, target)
+    _sync(target.parent)
+
+
+def _tidy(draft: Path, target: Path) -> None:
+    """Bring the old run back if no new one is in place, and delete what is left over."""
+    _recover(target)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+def _recover(target: Path) -> None:
+    """End a replacement that was cut off: the old run goes back, or goes if a new one is there."""
+    aside = _aside(target)
+    if not os.path.lexists(aside):
+        return
+    if not os.path.lexists(target):
+        os.rename(aside, target)
+        return
+    try:
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise OutputError(
+            f"the run {target} is whole, but an older one that stood there cannot be deleted: "
+            f"{error.strerror}; delete {aside} by hand"
+        ) from error
+
+
+def _refuse_replacing(path: str | Path, place: Path, force: bool) -> None:
+    names = names_in(place)
+    if names is None:
+        raise OutputError(
+            f"{path} exists and is no run, and --force replaces nothing else; choose another place"
+        )
+    if not force:
+        raise OutputError(
+            f"the run {path} exists; replace it with --force (force=True in Python), or choose "
+            f"another place"
+        )
+    others = {each.name for each in place.iterdir()} - names
+    if others:
+        raise OutputError(
+            f"the run {path} also holds {shown_names(sorted(others))}, which --force would "
+            f"delete; move that away, or choose another place"
+        )
+
+
+def _draft(target: Path) -> Path:
+    return target.parent / f".{target.name}.writing-{secrets.token_hex(4)}"
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.replaced"
+
+
+def _sync_all(directory: Path) -> None:
+    for path in directory.iterdir():
+        _sync(path)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written, so that a power cut cannot undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

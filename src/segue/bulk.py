@@ -1,0 +1,184 @@
+"""Recommendations for millions of users, from Parquet to Parquet in bounded memory.
+
+The users are cut into parts by a hash of their ids, each small enough to be held whole. The answers
+go into files beside the target, which are joined and moved into place at the end.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from segue.data.columns import ITEM, TIME, USER, find_columns
+from segue.data.histories import Histories
+from segue.data.log import InteractionLog, read_log
+from segue.data.readers import PARQUET_SUFFIXES, open_table
+from segue.errors import DataError, OutputError
+from segue.recommender import Recommender, check_k
+
+INTERACTIONS_AT_ONCE = 5_000_000
+ANSWERS_AT_ONCE = 2_000_000
+COLUMNS = ("user_id", "item_id", "score", "rank", "strategy")
+
+
+@dataclass
+class BulkSummary:
+    """What was done.
+
+    Attributes:
+        users: Users of the log.
+        rows: Recommendations written.
+        unknown_items: Interactions left out, because the run does not know their item.
+        popular_users: Users without a known item, who were given the most popular ones.
+    """
+
+    users: int = 0
+    rows: int = 0
+    unknown_items: int = 0
+    popular_users: int = 0
+
+
+def recommend_file(
+    recommender: Recommender,
+    source: str | Path,
+    target: str | Path,
+    k: int = 10,
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    time_col: str | None = None,
+    force: bool = False,
+) -> BulkSummary:
+    """Recommend to every user of a log, from the history in the log alone.
+
+    Args:
+        recommender: Whose recommendations.
+        source: The log: a Parquet file, or a directory of them, its rows in any order.
+        target: The Parquet file to be: `user_id`, `item_id`, `score`, `rank` and `strategy`, the
+            rows of a user together and the best first. It appears whole or not at all.
+        k: How many items for each user, 1 to 500.
+        user_col, item_col, time_col: As for `read_log`.
+        force: Whether a file that stands at `target` is replaced.
+
+    Raises:
+        RequestError: `k` is out of range.
+        OutputError: `target` exists or cannot be written.
+        DataError: The log cannot be used.
+    """
+    source, target = Path(source), Path(target)
+    check_k(k)
+    _refuse_target(target, force)
+    log = _scan(source, user_col, item_col, time_col)
+    summary = BulkSummary()
+    with _scratch(target) as directory:
+        for interactions in _parts(log, source):
+            histories = Histories.from_log(interactions, recommender.vocabulary)
+            summary.users += histories.num_users
+            summary.unknown_items += len(interactions) - histories.num_interactions
+            summary.popular_users += int(np.count_nonzero(histories.lengths == 0))
+            for answers in _answers(recommender, histories, k):
+                with _writing(target):
+                    answers.write_parquet(directory / f"{summary.rows:020}.parquet")
+                summary.rows += len(answers)
+        with _writing(target):
+            _join(directory, target)
+    return summary
+
+
+def _scan(
+    source: Path, user_col: str | None, item_col: str | None, time_col: str | None
+) -> pl.LazyFrame:
+    """The log's columns by their canonical names, unread and unchecked."""
+    table = open_table(source, {})
+    if source.is_file() and source.suffix.lower() not in PARQUET_SUFFIXES:
+        raise DataError(f"{source} is no Parquet file; save the log as one, or ask for each user")
+    columns = find_columns(
+        table.names, {USER: user_col, ITEM: item_col, TIME: time_col}, str(source)
+    )
+    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+    log = pl.scan_parquet(files, glob=False, hive_partitioning=False)
+    return log.select(pl.col(column).alias(role.name) for role, column in columns.items())
+
+
+def _parts(log: pl.LazyFrame, source: Path) -> Iterator[InteractionLog]:
+    """The log in parts that share no user, of about `INTERACTIONS_AT_ONCE` interactions."""
+    with _reading(str(source)):
+        size = log.select(pl.len()).collect().item()
+    num_parts = max(1, math.ceil(size / INTERACTIONS_AT_ONCE))
+    part_of_user = pl.col(USER.name).cast(pl.String).hash() % num_parts
+    for part in range(num_parts):
+        where = f"{source}, users' part {part + 1} of {num_parts}" if num_parts > 1 else str(source)
+        with _reading(where):
+            rows = log.filter(part_of_user == part).collect()
+            if num_parts > 1 and rows.is_empty():
+                continue
+            interactions = read_log(rows)
+        yield interactions
+
+
+def _answers(recommender: Recommender, histories: Histories, k: int) -> Iterator[pl.DataFrame]:
+    """The recommendations user after user, `ANSWERS_AT_ONCE` rows or fewer at a time."""
+    num_users = max(1, ANSWERS_AT_ONCE // k)
+    for start in range(0, histories.num_users, num_users):
+        users = np.arange(start, min(start + num_users, histories.num_users))
+        yield recommender.recommend_histories(histories.take(users), k).select(COLUMNS)
+
+
+def _join(directory: Path, target: Path) -> None:
+    """Make one file of those in a directory, in the order of their names, and put it in place."""
+    whole = directory / "whole"
+    files = sorted(directory.glob("*.parquet"))
+    pl.scan_parquet(files, glob=False).sink_parquet(whole, sync_on_close="all")
+    os.replace(whole, target)
+
+
+def _refuse_target(target: Path, force: bool) -> None:
+    if target.is_dir():
+        raise OutputError(f"{target} is a directory; name a file")
+    if os.path.lexists(target) and not force:
+        raise OutputError(
+            f"{target} exists; replace it with --force (force=True in Python), or choose another "
+            f"place"
+        )
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A directory beside the target, gone afterwards."""
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-")
+    with scratch as name:
+        yield Path(name)
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{where} cannot be read: {_first_line(error)}") from error
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise OutputError(
+            f"cannot write {target}: {_first_line(error)}; what stood there is untouched: mend "
+            f"that, or choose another place"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return next(iter((reason or str(error)).splitlines()), type(error).__name__)

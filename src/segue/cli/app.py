@@ -1,0 +1,126 @@
+"""`segue`: its commands, and how they end."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated, NoReturn
+
+import typer
+
+from segue import __version__
+from segue.cli import data
+from segue.cli.demo import demo
+from segue.cli.evaluate import evaluate
+from segue.cli.fit import fit
+from segue.cli.options import spelled_out
+from segue.cli.output import note
+from segue.cli.recommend import recommend, similar
+from segue.errors import SegueError
+
+DEBUG = "--debug"
+FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+for command in (demo, fit, evaluate, recommend, similar):
+    app.command()(spelled_out(command))
+app.add_typer(data.app, name="data")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit.
+
+    The exit code is 0: done; 1: bad data, run, preset or value; 2: an unknown command or option;
+    130: Ctrl-C. What went wrong is told in one line on standard error, by a traceback with
+    `--debug`, which may stand anywhere.
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = DEBUG in given
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A title may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        try:
+            code = _run([each for each in given if each != DEBUG] or ["--help"])
+        finally:
+            _flush_output()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing else would catch it
+        line, code = _told(error)
+        if is_debug:
+            traceback.print_exception(error)
+        elif line:
+            note(f"segue: {' '.join(line.splitlines())}")
+    sys.exit(code)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"segue {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def segue(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Tell of an error by its traceback, not in one line.")
+    ] = False,
+) -> None:
+    """Learn what people choose next: from a log of interactions to recommendations."""
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of a command. Errors come out as they are, unlike from Typer's own `main`."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("segue", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    return 0
+
+
+def _flush_output() -> None:
+    """Have the reader take what was printed, now that an error can still be told."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try again at exit, and tell of its failure in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    match error:
+        case KeyboardInterrupt():
+            return str(error), INTERRUPTED
+        case typer.TyperException():
+            # A value that is bad or missing; the others are about the commands and options.
+            is_value = isinstance(error, typer.BadParameter)
+            return _usage(error), FAILED if is_value else error.exit_code
+        case SegueError():
+            return str(error), FAILED
+        case BrokenPipeError():
+            return "", FAILED
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            return f"{place}{error.strerror or error}", FAILED
+        case _:
+            what = f"{type(error).__name__}: {error}"
+            return f"a defect of segue, please report it: {what}; {DEBUG} shows where", FAILED
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f"; see {context.command_path} --help" if context else ""
+    return f"{error.format_message().rstrip('.')}{hint}"

@@ -1,0 +1,75 @@
+"""`segue demo`: MovieLens, trained, tested and shown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segue.cli.options import Force
+from segue.cli.output import note, shown_cell
+from segue.cli.place import Place
+from segue.cli.report import print_headline, print_next
+
+if TYPE_CHECKING:
+    from segue.data.items import Catalogue
+    from segue.data.log import InteractionLog
+    from segue.recommender import Recommender
+
+DEFAULT_RUN = Path("runs/demo")
+FIRST_CHOICE, SECOND_CHOICE = "ml-1m", "ml-100k"
+PRESET = "sasrec"
+SHOWN = 10
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", help="The directory of the run to be.")
+    ] = DEFAULT_RUN,
+    force: Force = False,
+) -> None:
+    """Train on MovieLens, test, and show someone's next films.
+
+    An earlier run in the default place is replaced.
+    """
+    from segue.data.splits import leave_one_out
+    from segue.fitting import fit
+    from segue.training.trainer import Session
+
+    place = Place(out, force=force or out == DEFAULT_RUN)
+    log, films = _movielens()
+    split = leave_one_out(log)
+    note(log.summary(), *split.notes)
+    place.prepare()
+    trained = fit(split, items=films, preset=PRESET, session=Session(show_progress=True))
+    recommender = trained.with_report()
+    recommender.save(out, force=place.force)
+    print_headline(recommender.run.report)
+    _print_example(recommender, split.histories.user_ids[0])
+    print(f"\nThe run is in {out}.")
+    print_next(out, recommender)
+
+
+def _movielens() -> "tuple[InteractionLog, Catalogue]":
+    """The larger MovieLens where it can be had, else the smaller."""
+    from segue.data.datasets import load
+    from segue.errors import DatasetError
+
+    try:
+        dataset = load(FIRST_CHOICE, progress=True)
+        note(f"training on {FIRST_CHOICE}")
+    except DatasetError as error:
+        note(f"training on {SECOND_CHOICE}, because {error}")
+        dataset = load(SECOND_CHOICE, progress=True)
+    return dataset
+
+
+def _print_example(recommender: "Recommender", user_id: str | int) -> None:
+    """The newest films of a user, and the films that are recommended next."""
+    history = recommender.history_of(user_id)
+    print(f"\nThe last films of user {user_id}, the newest at the end:")
+    for title in recommender.titles(history[-SHOWN:]):
+        print(f"      {shown_cell(title)}")
+    print("\nRecommended next:")
+    items = recommender.answer(history, SHOWN).items
+    for rank, title in enumerate(recommender.titles(list(items["item_id"])), 1):
+        print(f"  {rank:2}  {shown_cell(title)}")

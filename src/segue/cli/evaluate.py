@@ -1,0 +1,30 @@
+"""`segue evaluate`: how good a run is, on its own test part."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from segue.cli.options import AsJson, RunPath
+from segue.cli.output import print_json
+from segue.cli.report import print_report
+
+
+def evaluate(
+    run: RunPath,
+    protocol: Annotated[
+        Literal["full", "sampled"],
+        typer.Option(help="Rank the whole catalogue, or 100 items drawn for each user."),
+    ] = "full",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run on its own test part.
+
+    Popularity and item-KNN are measured beside it. The run stays as it is.
+    """
+    from segue.recommender import Recommender
+
+    report = Recommender.load(run).evaluate(protocol=protocol)
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report)

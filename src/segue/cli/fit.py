@@ -1,0 +1,161 @@
+"""`segue fit`: from a log to a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from segue.cli.inputs import chosen_validation, read_source
+from segue.cli.options import Force, LogColumns, LogSource, number, whole_number
+from segue.cli.output import note
+from segue.cli.place import Place
+from segue.cli.report import print_run
+
+if TYPE_CHECKING:
+    from segue.config import Config
+    from segue.data.log import InteractionLog
+    from segue.data.splits import Split
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What of the log is left out, in this order."""
+
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option("--drop-duplicates", help="Keep the first of the same user, item and time."),
+    ] = False
+    core: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            parser=whole_number,
+            help="Keep users and items with K interactions, repeatedly.",
+        ),
+    ] = None
+    min_history: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=whole_number, help="Keep users with N interactions."),
+    ] = None
+
+    def apply(self, log: "InteractionLog") -> "InteractionLog":
+        """The log without what is left out."""
+        if self.drop_duplicates:
+            log = log.without_duplicates()
+        if self.core is not None:
+            log = log.k_core(self.core)
+        if self.min_history is not None:
+            log = log.min_history(self.min_history)
+        return log
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What learns, from which part of the log, and who validates it."""
+
+    preset: Annotated[
+        str, typer.Option(metavar="PRESET", help="A preset's name, or a .toml file with one.")
+    ] = "sasrec"
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the preset."),
+    ] = None
+    split: Annotated[
+        Literal["leave-one-out", "global-time", "none"],
+        typer.Option(
+            help="Hold out everyone's last two interactions, the last fifth of the log, or nothing."
+        ),
+    ] = "leave-one-out"
+    validation_users: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|N", help="Validate on these users, or on N drawn users."),
+    ] = None
+
+    def config(self) -> "Config":
+        """The preset with its changed settings."""
+        from segue.config import load_preset
+
+        return load_preset(self.preset).with_settings(self.settings or [])
+
+    def divided(self, log: "InteractionLog") -> "Split":
+        """The log in its parts."""
+        from segue.data import splits
+
+        cuts = {
+            splits.LEAVE_ONE_OUT: splits.leave_one_out,
+            splits.GLOBAL_TIME: splits.global_time,
+            splits.NO_SPLIT: splits.no_split,
+        }
+        return cuts[self.split](log)
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a training is kept safe and followed."""
+
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")
+    ] = False
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", parser=number, help="How often to save a checkpoint."),
+    ] = 120.0
+    csv_log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one line an epoch to this file.")
+    ] = None
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Write TensorBoard's events there.")
+    ] = None
+
+
+def fit(
+    source: LogSource,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="RUN", show_default=False, help="The directory of the run to be."),
+    ],
+    recipe: Recipe,
+    columns: LogColumns,
+    filters: Filters,
+    options: SessionOptions,
+    items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Titles and whatever else items have.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Train a recommender on a log, test it, and write the run.
+
+    A training that is interrupted leaves a checkpoint in RUN.checkpoint; the same command with
+    --resume goes on from there.
+    """
+    from segue.data.items import read_items
+    from segue.fitting import fit as train
+    from segue.training.trainer import Session
+
+    place = Place(out, force=force, is_resumed=options.resume)
+    config = recipe.config()
+    log, catalogue = read_source(source, columns)
+    log = filters.apply(log)
+    if items is not None:
+        catalogue = read_items(items)
+    split = recipe.divided(log)
+    session = Session(
+        checkpoint=place.checkpoint,
+        checkpoint_every_s=options.checkpoint_every,
+        resume=options.resume,
+        show_progress=True,
+        csv_log=options.csv_log,
+        tensorboard=options.tensorboard,
+    )
+    validation = chosen_validation(split, recipe.validation_users, config.training.seed)
+    note(log.summary(), *split.notes)
+    place.prepare()
+    recommender = train(
+        split, validation=validation, items=catalogue, preset=config, session=session
+    )
+    if split.test is not None:
+        recommender = recommender.with_report()
+    recommender.save(out, force=force)
+    place.remove_checkpoint()
+    print_run(out, recommender)

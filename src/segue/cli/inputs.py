@@ -1,0 +1,64 @@
+"""What commands read besides runs: logs by path or name, and lists of users."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segue.cli.options import LogColumns
+from segue.errors import DataError, RequestError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from segue.data.items import Catalogue
+    from segue.data.log import InteractionLog
+    from segue.data.splits import HeldOut, Split
+
+
+def read_source(source: str, columns: LogColumns) -> "tuple[InteractionLog, Catalogue | None]":
+    """The log at a path or else of a dataset's name, and the catalogue that a dataset has.
+
+    Raises:
+        DataError: There is neither, or the log cannot be used.
+        DatasetError: The dataset cannot be fetched.
+    """
+    from segue.data import datasets
+
+    path = Path(source)
+    if path.exists():
+        return columns.read(path), None
+    if source not in datasets.DATASETS:
+        names = ", ".join(datasets.DATASETS)
+        raise DataError(f"no such file or directory: {source}; nor is it a dataset: {names}")
+    log, items = datasets.load(source, progress=True)
+    return (log if columns == LogColumns() else columns.read(log.frame)), items
+
+
+def chosen_validation(split: "Split", users: str | None, seed: int) -> "HeldOut | None":
+    """The split's validation part: all of it, or the users in a file, or so many drawn by a seed.
+
+    Raises:
+        RequestError: Users are chosen, but the split holds nothing out for validation.
+        DataError: The file cannot be read, or none of its users is held out.
+    """
+    held_out = split.validation
+    if users is None:
+        return held_out
+    if held_out is None:
+        raise RequestError(
+            f"--validation-users {users}: the split {split.kind} holds nothing out for validation; "
+            f"leave the option out, or choose another --split"
+        )
+    if users.isdecimal() and not Path(users).exists():
+        return held_out.sample(int(users), seed)
+    return held_out.only(_user_ids(Path(users)))
+
+
+def _user_ids(path: Path) -> "pl.Series":
+    from segue.data.columns import USER, find_columns
+    from segue.data.ids import as_ids
+    from segue.data.readers import open_table
+
+    table = open_table(path, {})
+    column = find_columns(table.names, {USER: None}, table.label)[USER]
+    values = table.read([column])[column].alias(USER.name)
+    return as_ids(values, table.label, is_untyped=table.is_untyped)

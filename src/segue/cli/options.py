@@ -1,0 +1,118 @@
+"""Options that several commands share, and groups of them that stand as one argument."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from segue.data.log import InteractionLog
+
+
+def whole_number(text: str) -> int:
+    """The number that was typed; Typer's own message does not show what it received."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def number(text: str) -> float:
+    """The number that was typed."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+LogSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="LOG",
+        show_default=False,
+        help="A file, a directory of Parquet files, or a dataset's name (segue data list).",
+    ),
+]
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", show_default=False, help="A run, as segue fit wrote it.")
+]
+K = Annotated[
+    int, typer.Option("-k", metavar="K", parser=whole_number, help="How many items to ask for.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier command left there.")]
+
+
+@dataclass(frozen=True)
+class IdColumns:
+    """The columns of users, items and times, where they are not called as usual."""
+
+    user_col: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of user ids.")
+    ] = None
+    item_col: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of item ids.")
+    ] = None
+    time_col: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of times.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class LogColumns(IdColumns):
+    """All columns of a log, and which weights are enough."""
+
+    weight_col: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of weights, such as ratings.")
+    ] = None
+    min_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WEIGHT", parser=number, help="Drop interactions that weigh less, or nothing."
+        ),
+    ] = None
+
+    def read(self, source: "Path | pl.DataFrame") -> "InteractionLog":
+        """The log, read with these columns."""
+        from segue.data.log import read_log
+
+        return read_log(source, **asdict(self))
+
+
+def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every dataclass among its parameters replaced by the dataclass's fields.
+
+    So that options which belong together stand together, in one place for all commands.
+    """
+    parameters = inspect.signature(command).parameters.values()
+    groups: dict[str, Any] = {
+        each.name: each.annotation for each in parameters if is_dataclass(each.annotation)
+    }
+    flat = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters
+        for each in (
+            inspect.signature(groups[parameter.name]).parameters.values()
+            if parameter.name in groups
+            else (parameter,)
+        )
+    ]
+
+    @wraps(command)
+    def with_groups(**values: Any) -> None:
+        made = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **made)
+
+    with_groups.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    return with_groups

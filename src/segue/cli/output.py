@@ -1,0 +1,47 @@
+"""What commands print: notes on standard error, tables and JSON on standard output."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len
+
+Cell = str | int | float | None
+
+
+def note(*lines: str) -> None:
+    """Print lines on standard error."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document, in ASCII, which no terminal's encoding can spoil."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print columns side by side: text to the left, numbers to the right.
+
+    Text that a terminal would not show as it is, such as escape sequences, is shown as blanks.
+    """
+    is_number = [
+        any(isinstance(row[column], int | float) for row in rows) for column in range(len(header))
+    ]
+    lines = [[shown_cell(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        padded = []
+        for text, width, to_the_right in zip(line, widths, is_number, strict=True):
+            blanks = " " * (width - cell_len(text))
+            padded.append(blanks + text if to_the_right else text + blanks)
+        print("  ".join(padded).rstrip())
+
+
+def shown_cell(cell: Cell) -> str:
+    """A value as a table shows it."""
+    if cell is None:
+        return ""
+    text = f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,75 @@
+"""What is told of a run: its report as tables, and the commands that come next."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segue.cli.output import Cell, print_table
+
+if TYPE_CHECKING:
+    from segue.recommender import Recommender
+
+HEADLINE = ("hr@10", "ndcg@10", "mrr")
+
+
+def print_run(path: Path, recommender: "Recommender") -> None:
+    """Where a new run is, how good it is, and what to do with it."""
+    print(f"The run is in {path}.\n")
+    if recommender.run.report:
+        print_headline(recommender.run.report)
+        print()
+    print_next(path, recommender)
+
+
+def print_next(path: Path, recommender: "Recommender") -> None:
+    """Commands to try on a new run, with a user and an item that it knows."""
+    run = recommender.run
+    item = run.vocabulary.ids[int(run.item_counts[1:].argmax())]
+    questions = [f"similar {shlex.quote(str(path))} {shlex.quote(str(item))}"]
+    if run.split is not None:
+        user = run.split.histories.user_ids[0]
+        questions.insert(0, f"recommend {shlex.quote(str(path))} --user {shlex.quote(str(user))}")
+    if run.report:
+        questions.append(f"evaluate {shlex.quote(str(path))}")
+    print("Next:", *(f"  segue {question}" for question in questions), sep="\n")
+
+
+def print_headline(report: Mapping[str, Any]) -> None:
+    """One row for the model, with 95% intervals, and one for each baseline."""
+    _print_origin(report)
+    rows: list[list[Cell]] = [["model", *(_with_interval(report, name) for name in HEADLINE)]]
+    for baseline, metrics in report["baselines"].items():
+        rows.append([baseline, *(f"{metrics[name]:.4f}" for name in HEADLINE)])
+    print_table(["", *(name.upper() for name in HEADLINE)], rows)
+    _print_notes(report)
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """One row for each metric: the model, its 95% interval, and every baseline."""
+    _print_origin(report)
+    baselines = report["baselines"]
+    rows: list[list[Cell]] = []
+    for name, value in report["metrics"].items():
+        low, high = report["intervals"][name]
+        others = (metrics[name] for metrics in baselines.values())
+        rows.append([name.upper(), value, f"{low:.4f} to {high:.4f}", *others])
+    print_table(["", "model", "95% interval", *baselines], rows)
+    _print_notes(report)
+
+
+def _print_origin(report: Mapping[str, Any]) -> None:
+    print(
+        f"{report['part']} part of the split {report['split']}: {report['users']:,} users, "
+        f"{report['candidates']:,} candidates, {report['protocol']} ranking"
+    )
+
+
+def _with_interval(report: Mapping[str, Any], name: str) -> str:
+    low, high = report["intervals"][name]
+    return f"{report['metrics'][name]:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _print_notes(report: Mapping[str, Any]) -> None:
+    for line in report["notes"]:
+        print(f"note: {line}")

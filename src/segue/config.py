@@ -1,0 +1,222 @@
+"""What a run is made of: frozen settings, their limits, and the named presets.
+
+Every field name is unique across the sections, so `--set epochs=5` and `--set training.epochs=5`
+mean the same. A preset file is TOML with the same sections and may name another preset as `base`.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from segue.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The encoder: SASRec (Kang & McAuley, 2018), pre-norm, with a tied item table."""
+
+    encoder: Literal["sasrec"] = "sasrec"
+    max_length: int = Field(default=200, ge=1, le=10_000, description="items of a window")
+    width: int = Field(default=128, ge=1, le=8_192, description="of the item table and the states")
+    num_blocks: int = Field(default=2, ge=1, le=64)
+    num_heads: int = Field(default=1, ge=1, le=64)
+    feedforward_width: int | None = Field(default=None, ge=1, description="None: the same as width")
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "ModelConfig":
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width={self.width} is not a multiple of num_heads={self.num_heads}; "
+                "choose a width that the heads divide"
+            )
+        return self
+
+
+class LossConfig(Section):
+    """What is minimised, over real targets only."""
+
+    loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = "softmax"
+    negatives: int = Field(default=1, ge=1, le=100_000, description="per target; softmax uses none")
+    sampling: Literal["uniform", "popularity"] = "uniform"
+    shared_negatives: bool = Field(default=False, description="one draw serves the whole batch")
+    exclude_history: bool = Field(
+        default=False, description="never draw an item of the user's history"
+    )
+    gbce_t: float = Field(default=0.75, ge=0.0, le=1.0, description="gBCE's calibration t")
+    l2: float = Field(
+        default=0.0, ge=0.0, description="penalty on the item table's squared entries"
+    )
+
+    @model_validator(mode="after")
+    def _shared_negatives_know_no_user(self) -> "LossConfig":
+        if self.shared_negatives and self.exclude_history:
+            raise ValueError(
+                "exclude_history=true cannot hold with shared_negatives=true, which serve every "
+                "user of a batch; switch one of them off"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """How long, how fast, from which seed; `batch_size` counts windows."""
+
+    epochs: int = Field(default=24, ge=1, le=100_000)
+    batch_size: int = Field(default=128, ge=1, le=1_000_000)
+    learning_rate: float = Field(default=2e-3, gt=0.0, le=10.0)
+    beta_2: float = Field(default=0.98, ge=0.0, lt=1.0)
+    warmup_steps: int = Field(default=100, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    packed: bool = Field(default=True, description="several windows in a row")
+    validate_every: int = Field(default=2, ge=1, description="epochs between ranking metrics")
+    patience: int | None = Field(
+        default=None, ge=1, description="validations without a better NDCG@10"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Config(Section):
+    """Everything that decides a run's weights, apart from the log."""
+
+    name: str = "custom"
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def with_settings(self, settings: Iterable[str]) -> "Config":
+        """This configuration with `key=value` settings applied.
+
+        Raises:
+            ConfigError: a setting is not `key=value`, names no field or is out of range.
+        """
+        given = list(settings)
+        changes: dict[str, dict[str, Any]] = {}
+        for setting in given:
+            section, field, value = _parse_setting(setting)
+            changes.setdefault(section, {})[field] = value
+        merged = _merge(self.model_dump(), changes)
+        return _validated(merged, f"--set {' '.join(given)}" if changes else "the configuration")
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "training": TrainingConfig,
+}
+
+PRESETS: dict[str, Config] = {
+    # The Keras tutorial's figures: BCE with one negative, width 50, Adam 1e-3, ten epochs.
+    "tutorial": Config(
+        name="tutorial",
+        model=ModelConfig(width=50, dropout=0.2),
+        loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
+        training=TrainingConfig(epochs=10, learning_rate=1e-3, warmup_steps=0, schedule="constant"),
+    ),
+    # Kang & McAuley (2018), section IV-C, for MovieLens-1M.
+    "sasrec-paper": Config(
+        name="sasrec-paper",
+        model=ModelConfig(width=50, dropout=0.2),
+        loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
+        training=TrainingConfig(
+            epochs=200,
+            learning_rate=1e-3,
+            warmup_steps=0,
+            schedule="constant",
+            validate_every=5,
+            patience=8,
+        ),
+    ),
+    # Full softmax over the catalogue with warm-up and cosine decay: the default.
+    "sasrec": Config(name="sasrec"),
+}
+
+DEFAULT_PRESET = "sasrec"
+
+
+def load_preset(name_or_path: str | Path) -> Config:
+    """The preset of that name, or the one that a TOML file describes.
+
+    Raises:
+        ConfigError: no such preset or file, not TOML, an unknown key or a value out of range.
+    """
+    if str(name_or_path) in PRESETS:
+        return PRESETS[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise ConfigError(
+            f"unknown preset {str(name_or_path)!r}; the presets are {', '.join(PRESETS)}, "
+            "or give a .toml file"
+        )
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no preset file at {path}; check the path") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the preset file {path}: {error}") from None
+    base_name = document.pop("base", DEFAULT_PRESET)
+    if not isinstance(base_name, str) or base_name not in PRESETS:
+        raise ConfigError(
+            f"{path} builds on base = {base_name!r}; the presets are {', '.join(PRESETS)}"
+        )
+    base = PRESETS[base_name].model_dump()
+    return _validated(_merge(base, {"name": path.stem, **document}), str(path))
+
+
+def _parse_setting(setting: str) -> tuple[str, str, Any]:
+    key, separator, text = setting.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {setting!r} is not key=value; write for example epochs=10")
+    section, field = _locate(key.strip())
+    return section, field, _parse_value(text.strip())
+
+
+def _locate(key: str) -> tuple[str, str]:
+    """The section and field that a key, dotted or bare, names."""
+    section, dot, field = key.rpartition(".")
+    homes = [section] if dot else [name for name in _SECTIONS if key in _fields(name)]
+    if len(homes) != 1 or field not in _fields(homes[0]):
+        known = ", ".join(f"{name}.{each}" for name in _SECTIONS for each in _fields(name))
+        raise ConfigError(f"unknown setting {key!r}; the settings are {known}")
+    return homes[0], field
+
+
+def _fields(section: str) -> list[str]:
+    return list(_SECTIONS[section].model_fields) if section in _SECTIONS else []
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, one section deep."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = {**merged[key], **value} if both else value
+    return merged
+
+
+def _validated(document: Mapping[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        received = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{source}: {where}: {message}{received}") from None

@@ -1,0 +1,1 @@
+"""From an interaction log to histories, splits and what an evaluation ranks."""

@@ -1,0 +1,97 @@
+"""Zip archives from outside: checked whole before anything is written, then a few members taken."""
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from segue.errors import DatasetError
+
+MAX_MEMBERS = 10_000
+MAX_UNPACKED_BYTES = 4 << 30
+# Deflate cannot exceed about 1030 to 1, and only for runs of one byte; ratings reach 10 to 1.
+MAX_RATIO = 200
+SMALL_MEMBER_BYTES = 1 << 20
+
+KNOWN_TYPES = (0, stat.S_IFREG, stat.S_IFDIR)  # 0: the archive's maker did not say
+KNOWN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED_FLAG = 0x1
+
+
+def unpack(archive: Path, members: Sequence[str], directory: Path) -> None:
+    """Leave the named members, without the folders they lie in, in `directory`.
+
+    The whole archive is checked first, the members that are not wanted included. They are written
+    beside `directory`, which must not exist, and renamed: it appears whole or not at all.
+
+    Raises:
+        DatasetError: Not a zip archive, a damaged one, one that lacks a member, or one that no
+            honest maker would have made.
+        OSError: `directory` cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            _check(opened.infolist(), directory)
+            missing = sorted(set(members) - set(opened.namelist()))
+            if missing:
+                raise DatasetError(f"{archive.name} lacks {', '.join(missing)}")
+            _write(opened, members, directory)
+    # What zipfile raises for damage: ValueError for a name that is not the UTF-8 that it claims.
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise DatasetError(f"{archive.name} is no intact zip archive: {error}") from error
+
+
+def _write(archive: zipfile.ZipFile, members: Sequence[str], directory: Path) -> None:
+    parent = directory.parent
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{directory.name}-") as scratch:
+        folder = Path(scratch) / directory.name
+        folder.mkdir()
+        for member in members:
+            target = folder / PurePosixPath(member).name
+            with archive.open(member) as source, target.open("xb") as file:
+                shutil.copyfileobj(source, file)
+        os.replace(folder, directory)
+
+
+def _check(members: Sequence[zipfile.ZipInfo], directory: Path) -> None:
+    """Refuse an archive for the first of its members that is not plain."""
+    if len(members) > MAX_MEMBERS:
+        raise DatasetError(
+            f"the archive has {len(members):,} members; at most {MAX_MEMBERS:,} are unpacked"
+        )
+    seen: set[str] = set()
+    for member in members:
+        path = str(PurePosixPath(member.filename))
+        fault = "is there twice" if path in seen else _fault(member, directory)
+        if fault is not None:
+            raise DatasetError(f"the archive's member {member.filename!r} {fault}; not unpacked")
+        seen.add(path)
+    total = sum(member.file_size for member in members)
+    if total > MAX_UNPACKED_BYTES:
+        raise DatasetError(
+            f"the archive unpacks to {total:,} bytes; at most {MAX_UNPACKED_BYTES:,} are unpacked"
+        )
+
+
+def _fault(member: zipfile.ZipInfo, directory: Path) -> str | None:
+    """What is wrong with a member, or None."""
+    name = member.filename
+    if not name.isprintable() or "\\" in name or ":" in name:
+        return "has characters that no name should have"
+    is_inside = (directory / name).resolve().is_relative_to(directory.resolve())
+    if ".." in PurePosixPath(name).parts or not is_inside:
+        return "leads out of the archive's folder"
+    if stat.S_IFMT(member.external_attr >> 16) not in KNOWN_TYPES:
+        return "is neither a file nor a folder"
+    if member.flag_bits & ENCRYPTED_FLAG or member.compress_type not in KNOWN_METHODS:
+        return "is encrypted or compressed in an unusual way"
+    if member.header_offset < 0:
+        return "begins before the archive does"
+    is_small = member.file_size <= SMALL_MEMBER_BYTES
+    if not is_small and member.file_size > MAX_RATIO * member.compress_size:
+        return f"unpacks to more than {MAX_RATIO} times its size"
+    return None

@@ -1,0 +1,225 @@
+"""Histories: every user's items in time order, in flat arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.columns import ITEM, TIME, USER, WEIGHT
+from segue.data.ids import IdLookup
+from segue.data.log import InteractionLog
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Flat arrays over all interactions, user after user.
+
+    Attributes:
+        vocabulary: What the dense ids mean.
+        user_ids: Outside user ids, [users]; sorted when made from a log.
+        offsets: int64[users + 1]; user u owns the interactions offsets[u] up to offsets[u + 1].
+        item_ids: int32[interactions], 1..num_items, in time order; ties keep the log's order.
+        timestamps: int64 | float64 | datetime64[us], [interactions]; never falling within a user.
+        weights: float32[interactions], NaN where null; None where the log has none.
+
+    Raises:
+        DataError: The arrays contradict each other.
+    """
+
+    vocabulary: Vocabulary
+    user_ids: pl.Series
+    offsets: npt.NDArray[np.int64]
+    item_ids: npt.NDArray[np.int32]
+    timestamps: npt.NDArray[Any]
+    weights: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.item_ids)
+        is_consistent = (
+            len(self.offsets) == len(self.user_ids) + 1
+            and self.offsets[0] == 0
+            and self.offsets[-1] == size
+            and bool((self.lengths >= 0).all())
+            and len(self.timestamps) == size
+            and (self.weights is None or len(self.weights) == size)
+        )
+        if not is_consistent:
+            raise DataError(
+                f"histories of {len(self.user_ids):,} users and {size:,} interactions do not fit "
+                f"their {len(self.offsets):,} offsets, {len(self.timestamps):,} timestamps or "
+                f"weights; make them again from the log"
+            )
+        self._refuse_unknown_items()
+        self._refuse_disorder()
+
+    @classmethod
+    def from_log(cls, log: InteractionLog, vocabulary: Vocabulary | None = None) -> Self:
+        """Order a log by user and time; the sort is stable, so ties keep the log's order.
+
+        Args:
+            log: Any log.
+            vocabulary: By default that of the log's items. Interactions with items outside a given
+                one are left out; their users stay, perhaps with empty histories.
+        """
+        frame = log.frame
+        vocabulary = vocabulary or Vocabulary.from_ids(frame[ITEM.name])
+        user_ids = frame[USER.name].unique().sort()
+        users = IdLookup(user_ids).find(frame[USER.name])
+        item_ids = vocabulary.encode(frame[ITEM.name])
+        timestamps = frame[TIME.name].to_numpy()
+        order = np.lexsort((timestamps, users))
+        order = order[item_ids[order] > 0]
+        counts = np.bincount(users[order], minlength=len(user_ids))
+        weights = (
+            frame[WEIGHT.name].cast(pl.Float32).to_numpy() if WEIGHT.name in frame.columns else None
+        )
+        return cls(
+            vocabulary,
+            user_ids,
+            _offsets(counts),
+            item_ids[order],
+            timestamps[order],
+            None if weights is None else weights[order],
+        )
+
+    @classmethod
+    def from_lists(cls, vocabulary: Vocabulary, histories: Sequence[npt.NDArray[np.int32]]) -> Self:
+        """Histories of dense ids, oldest first; the users are 0, 1, ..., the times positions."""
+        lengths = np.fromiter((len(history) for history in histories), np.int64, len(histories))
+        empty = np.zeros(0, np.int32)
+        return cls(
+            vocabulary,
+            pl.int_range(len(histories), dtype=pl.Int64, eager=True),
+            _offsets(lengths),
+            np.concatenate([empty, *histories]).astype(np.int32),
+            _ranges(np.zeros_like(lengths), lengths),
+        )
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_interactions(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Interactions of each user, int64[users]."""
+        return np.diff(self.offsets)
+
+    @property
+    def users(self) -> npt.NDArray[np.int64]:
+        """The user of each interaction by index, int64[interactions]."""
+        return np.repeat(np.arange(self.num_users), self.lengths)
+
+    def items_of(self, user: int) -> npt.NDArray[np.int32]:
+        """The dense ids of the user with this index, oldest first."""
+        return self.item_ids[self.offsets[user] : self.offsets[user + 1]]
+
+    def index_of(self, user_id: str | int) -> int | None:
+        """The index of an outside user id, compared by text; None where there is no such user."""
+        (index,) = self.indices_of(pl.Series([str(user_id)]))
+        return None if index < 0 else int(index)
+
+    def indices_of(self, user_ids: pl.Series) -> npt.NDArray[np.int64]:
+        """The indices of outside user ids, compared by text, int64[len(user_ids)]; -1: none."""
+        return self._lookup.find(user_ids)
+
+    def take(self, users: npt.NDArray[np.intp]) -> Self:
+        """The histories of these users (by index), in the order given."""
+        return self.take_until(users, self.offsets[1:][users])
+
+    def take_until(self, users: npt.NDArray[np.intp], ends: npt.NDArray[np.int64]) -> Self:
+        """The histories of these users (by index), each up to but without an interaction.
+
+        Args:
+            users: [rows], by index.
+            ends: int64[rows], places in the flat arrays, each within its user's history or at
+                its end.
+        """
+        starts = self.offsets[users]
+        lengths = ends - starts
+        return self._gathered(self.user_ids.gather(users), lengths, _ranges(starts, lengths))
+
+    def select(self, is_kept: npt.NDArray[np.bool_]) -> Self:
+        """The interactions kept, bool[interactions]; users stay, perhaps with empty histories."""
+        lengths = np.diff(_offsets(is_kept)[self.offsets])
+        return self._gathered(self.user_ids, lengths, np.flatnonzero(is_kept))
+
+    def windows(
+        self, max_length: int, users: slice | npt.NDArray[np.intp] = slice(None)
+    ) -> npt.NDArray[np.int32]:
+        """The newest `max_length` items of each user, int32[rows, max_length].
+
+        In time order, from the left; 0 (padding) after the end.
+        """
+        if max_length < 1:
+            raise DataError(f"max_length={max_length} leaves no items; give at least 1")
+        ends = self.offsets[1:][users]
+        starts = np.maximum(self.offsets[:-1][users], ends - max_length)
+        lengths = ends - starts
+        windows = np.zeros((len(lengths), max_length), np.int32)
+        is_item = np.arange(max_length) < lengths[:, None]
+        windows[is_item] = self.item_ids[_ranges(starts, lengths)]
+        return windows
+
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """Interactions with each item, int64[num_items + 1]; padding has none."""
+        return np.bincount(self.item_ids, minlength=self.vocabulary.num_items + 1)
+
+    @cached_property
+    def _lookup(self) -> IdLookup:
+        return IdLookup(self.user_ids)
+
+    def _gathered(
+        self, user_ids: pl.Series, lengths: npt.NDArray[np.int64], places: npt.NDArray[np.intp]
+    ) -> Self:
+        return type(self)(
+            self.vocabulary,
+            user_ids,
+            _offsets(lengths),
+            self.item_ids[places],
+            self.timestamps[places],
+            None if self.weights is None else self.weights[places],
+        )
+
+    def _refuse_unknown_items(self) -> None:
+        if not self.item_ids.size:
+            return
+        least, greatest = int(self.item_ids.min()), int(self.item_ids.max())
+        if least < 1 or greatest > self.vocabulary.num_items:
+            raise DataError(
+                f"histories hold the dense ids {least} to {greatest}, but the vocabulary has "
+                f"1 to {self.vocabulary.num_items}; encode the items with this vocabulary"
+            )
+
+    def _refuse_disorder(self) -> None:
+        is_fall = self.timestamps[1:] < self.timestamps[:-1]
+        starts = self.offsets[1:-1]
+        is_fall[starts[(starts > 0) & (starts < self.num_interactions)] - 1] = False
+        if is_fall.any():
+            user = self.users[int(is_fall.argmax())]
+            raise DataError(
+                f"the history of user {self.user_ids[int(user)]!r} is not in time order; "
+                f"make the histories again from the log"
+            )
+
+
+def _offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where each of consecutive groups of these sizes begins, and the end: int64[groups + 1]."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _ranges(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers start, start + 1, ... of each range, one range after the other."""
+    offsets = _offsets(lengths)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)

@@ -1,0 +1,217 @@
+"""The log: one row per interaction, checked as it is read, and the filters that shrink it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from segue.data.checks import refuse_where, shown
+from segue.data.columns import ITEM, TIME, USER, WEIGHT, Role, column_notes, find_columns
+from segue.data.ids import as_ids
+from segue.data.readers import Layout, Source, Table, open_table
+from segue.data.times import as_times
+from segue.errors import DataError
+
+# MovieLens' ratings.dat (1M, 10M) and u.data (100K), as their README files describe them.
+RATING_FIELDS = (USER.name, ITEM.name, WEIGHT.name, TIME.name)
+LAYOUTS = {".dat": Layout("::", RATING_FIELDS), ".data": Layout("\t", RATING_FIELDS)}
+
+ID_TYPES = (pl.Int64, pl.String)
+TIME_TYPES = (pl.Int64, pl.Float64, pl.Datetime("us"))
+
+
+@dataclass(frozen=True)
+class InteractionLog:
+    """A checked log, never empty, in its own order.
+
+    Attributes:
+        frame: `user_id` and `item_id` (Int64 or String), `timestamp` (Int64, Float64 or
+            Datetime("us")) and, where the log has one, `weight` (Float64, perhaps null).
+        notes: One line each: what was read, which columns were recognised, what was dropped and
+            why, with counts.
+    """
+
+    frame: pl.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        schema = dict(self.frame.schema)
+        weight = schema.pop(WEIGHT.name, pl.Float64())
+        is_as_said = (
+            list(schema) == [USER.name, ITEM.name, TIME.name]
+            and schema[USER.name] in ID_TYPES
+            and schema[ITEM.name] in ID_TYPES
+            and schema[TIME.name] in TIME_TYPES
+            and weight == pl.Float64
+        )
+        if not is_as_said:
+            raise DataError(f"{dict(self.frame.schema)} is no log's schema; make one with read_log")
+        if self.frame.is_empty():
+            raise DataError("a log without interactions is of no use; give one that has some")
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def summary(self) -> str:
+        """The log in a few lines: its size, its histories' lengths, its times, then the notes."""
+        frame = self.frame
+        lengths = frame.group_by(USER.name).len()["len"]
+        times = frame[TIME.name]
+        lines = [
+            f"{len(self):,} interactions of {len(lengths):,} users with "
+            f"{frame[ITEM.name].n_unique():,} items",
+            f"history length {_span(lengths)}, median {lengths.median()!s}",
+            f"timestamp {_span(times)}",
+        ]
+        if WEIGHT.name in frame.columns:
+            weights = frame[WEIGHT.name]
+            lines.append(f"weight {_span(weights)}, null in {weights.null_count():,} rows")
+        return "\n".join([*lines, *self.notes])
+
+    def without_duplicates(self) -> "InteractionLog":
+        """The first of the interactions that have the same user, item and time."""
+        key = [USER.name, ITEM.name, TIME.name]
+        kept = self.frame.unique(subset=key, keep="first", maintain_order=True)
+        return self._noted(kept, "as duplicates: the same user, item and timestamp")
+
+    def k_core(self, k: int) -> "InteractionLog":
+        """The largest part of the log in which every user and every item has `k` interactions.
+
+        Raises:
+            DataError: `k` is below 1, or nothing is left.
+        """
+        _refuse_below_one("k", k)
+        kept, before = self.frame, len(self) + 1
+        while kept.height < before:
+            before = kept.height
+            kept = kept.filter(
+                pl.len().over(USER.name) >= k,
+                pl.len().over(ITEM.name) >= k,
+            )
+        if kept.is_empty():
+            raise DataError(
+                f"k={k} leaves nothing of {len(self):,} interactions: no group of users and items "
+                f"has {k} with each other; ask for a smaller k"
+            )
+        return self._noted(kept, f"of users and items with fewer than {k}, repeatedly")
+
+    def min_history(self, n: int) -> "InteractionLog":
+        """The log without the users who have fewer than `n` interactions.
+
+        Raises:
+            DataError: `n` is below 1, or every user has fewer.
+        """
+        _refuse_below_one("n", n)
+        kept = self.frame.filter(pl.len().over(USER.name) >= n)
+        if kept.is_empty():
+            lengths = self.frame.group_by(USER.name).len()["len"]
+            raise DataError(
+                f"every user has fewer than {n} interactions; the histories' lengths are "
+                f"{_span(lengths)}: ask for at most the longest"
+            )
+        return self._noted(kept, f"of users with fewer than {n}")
+
+    def _noted(self, kept: pl.DataFrame, why: str) -> "InteractionLog":
+        dropped = len(self) - kept.height
+        note = f"dropped {dropped:,} of {len(self):,} interactions {why}"
+        return InteractionLog(kept, (*self.notes, note))
+
+
+def read_log(
+    source: Source,
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    time_col: str | None = None,
+    weight_col: str | None = None,
+    min_weight: float | None = None,
+) -> InteractionLog:
+    """Read and check a log.
+
+    The whole log is checked before anything is dropped. Extra columns are ignored.
+
+    Args:
+        source: CSV or TSV (`.gz` too; the separator is seen from the header), Parquet (a file or a
+            directory), MovieLens' `ratings.dat` or `u.data`, RecBole's `.inter`, or a Polars or
+            pandas DataFrame.
+        user_col, item_col, time_col, weight_col: The columns, where they are not called `user_id`,
+            `item_id`, `timestamp` and `weight` or by a usual alias such as `movieId` or `rating`.
+        min_weight: Drop the interactions whose weight is below this, or null.
+
+    Raises:
+        DataError: No such file, a format that cannot be read, no column for a role or two, no
+            interactions, or a value that is no id, time or weight; told in one line.
+    """
+    if min_weight is not None and not math.isfinite(min_weight):
+        raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
+    table = open_table(source, LAYOUTS)
+    chosen = {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col}
+    columns = find_columns(table.names, chosen, table.label)
+    if min_weight is not None and WEIGHT not in columns:
+        raise DataError(
+            f"{table.label} has no weight to compare with min_weight={min_weight}; "
+            f"name its column with {WEIGHT.choice}"
+        )
+    log = _checked(table, columns)
+    return log if min_weight is None else _with_min_weight(log, min_weight)
+
+
+def _checked(table: Table, columns: Mapping[Role, str]) -> InteractionLog:
+    """Read these columns and refuse every value that is not what its role needs."""
+    raw = table.read(list(columns.values()))
+    if raw.is_empty():
+        raise DataError(f"{table.label} holds no interactions; give a log that has some")
+    by_role = {role: raw[column].alias(role.name) for role, column in columns.items()}
+    checked = [
+        as_ids(by_role[USER], table.label, is_untyped=table.is_untyped),
+        as_ids(by_role[ITEM], table.label, is_untyped=table.is_untyped),
+        as_times(by_role[TIME], table.label),
+    ]
+    if WEIGHT in by_role:
+        checked.append(_as_weights(by_role[WEIGHT], table.label))
+    frame = pl.DataFrame(checked)
+    types = ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
+    notes = [f"read {frame.height:,} interactions from {table.label} ({types})"]
+    return InteractionLog(frame, (*notes, *column_notes(columns)))
+
+
+def _as_weights(values: pl.Series, where: str) -> pl.Series:
+    """The weights as Float64, null where they are null; NaN, infinity and words are refused."""
+    if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Null)):
+        raise DataError(
+            f"{where}: weight is of type {values.dtype}; weights are numbers: "
+            f"name another column with {WEIGHT.choice}"
+        )
+    remedy = f"mend these rows, or name another column with {WEIGHT.choice}"
+    weights = values.cast(pl.Float64, strict=False)
+    is_word = weights.is_null() & values.is_not_null()
+    refuse_where(is_word, values, where, "is not a number", remedy)
+    is_bad = ~weights.is_finite().fill_null(True)
+    refuse_where(is_bad, values, where, "is NaN or infinite", remedy)
+    return weights
+
+
+def _with_min_weight(log: InteractionLog, min_weight: float) -> InteractionLog:
+    weights = log.frame[WEIGHT.name]
+    num_null = weights.null_count()
+    num_below = int((weights < min_weight).sum())
+    if num_null + num_below == len(log):
+        raise DataError(
+            f"min_weight={min_weight:g} leaves nothing of {len(log):,} interactions: "
+            f"{num_below:,} have less and {num_null:,} have none; the weights are {_span(weights)}"
+        )
+    note = (
+        f"dropped {num_below:,} of {len(log):,} interactions with a weight below {min_weight:g} "
+        f"and {num_null:,} without a weight"
+    )
+    return InteractionLog(log.frame.filter(weights >= min_weight), (*log.notes, note))
+
+
+def _span(values: pl.Series) -> str:
+    return " to ".join(str(value) for value in (values.min(), values.max()))
+
+
+def _refuse_below_one(name: str, value: int) -> None:
+    if value < 1:
+        raise DataError(f"{name}={shown(value)} asks for nothing; give at least 1")

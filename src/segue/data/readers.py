@@ -1,0 +1,224 @@
+"""Tables as they come: CSV and TSV, Parquet, MovieLens and RecBole files, DataFrames.
+
+A reader only says which columns there are and hands over those that are asked for; what the
+values mean is for its callers. Fields of text files are left as text.
+"""
+
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import polars as pl
+
+from segue.data.checks import shown
+from segue.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Source: TypeAlias = "str | os.PathLike[str] | pl.DataFrame | pl.LazyFrame | pd.DataFrame"
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+ATOMIC_SUFFIXES = (".inter", ".item")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", *ATOMIC_SUFFIXES)
+SNIFFED_SEPARATORS = ",\t;|"
+# https://recbole.io/docs/user_guide/data/atomic_files.html
+ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
+HEADER_LIMIT_BYTES = 1 << 20
+CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A text file without a header or quotes: what stands between the fields, and their names."""
+
+    separator: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be read: its name in messages, its columns, and how to get some of them.
+
+    `is_untyped` is True where every field is text because the format knows nothing else.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    is_untyped: bool
+    read: Callable[[Sequence[str]], pl.DataFrame]
+
+
+def open_table(source: Source, layouts: Mapping[str, Layout]) -> Table:
+    """Find out the format and the columns of `source`, a path or a DataFrame.
+
+    Args:
+        source: A file, a directory of Parquet files (all of them, in the order of their paths; the
+            folders' names add no columns), or a Polars or pandas DataFrame. `.gz` after the
+            suffix of a text file means that it is compressed.
+        layouts: The headerless files that the caller understands, by lower-case suffix.
+
+    Raises:
+        DataError: No such file, an unknown or damaged format, or text that is not text.
+    """
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
+        return _lazy_table(source.lazy(), f"the Polars {type(source).__name__}")
+    if isinstance(source, str | os.PathLike):
+        return _open_path(Path(source), layouts)
+    # A pandas DataFrame can only exist where pandas has been imported already.
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(source, pandas.DataFrame):
+        return _pandas_table(source.rename(columns=str))
+    raise DataError(
+        f"{type(source).__name__} is not a table: give a path, or a Polars or pandas DataFrame"
+    )
+
+
+def _open_path(path: Path, layouts: Mapping[str, Layout]) -> Table:
+    if path.is_dir():
+        return _open_directory(path)
+    if not path.is_file():
+        raise DataError(f"no such file or directory: {path}")
+    suffix = _suffix(path)
+    if suffix in PARQUET_SUFFIXES:
+        with _readable(path):
+            return _lazy_table(pl.scan_parquet(path, glob=False), str(path))
+    if suffix in layouts and not _is_atomic(path):
+        return _open_headerless(path, layouts[suffix])
+    if suffix in TEXT_SUFFIXES:
+        return _open_text(path, suffix)
+    known = sorted({*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *layouts})
+    raise DataError(f"{path}: files of type {suffix!r} are not read; give one of {' '.join(known)}")
+
+
+def _open_directory(path: Path) -> Table:
+    files = sorted(path.rglob("*.parquet"))
+    if not files:
+        raise DataError(
+            f"{path}: the directory holds no .parquet file; give one that does, or a file"
+        )
+    with _readable(path):
+        return _lazy_table(pl.scan_parquet(files, glob=False, hive_partitioning=False), str(path))
+
+
+def _open_text(path: Path, suffix: str) -> Table:
+    header = _header(path)
+    is_atomic = suffix in ATOMIC_SUFFIXES
+    separator = "\t" if is_atomic or suffix == ".tsv" else _sniffed_separator(header)
+    with _readable(path):
+        lazy = pl.scan_csv(
+            path,
+            separator=separator,
+            quote_char=None if is_atomic else '"',
+            infer_schema=False,
+            glob=False,
+        )
+        if is_atomic:
+            lazy = lazy.rename(lambda name: name.partition(":")[0])
+        return _lazy_table(lazy, str(path), is_untyped=True)
+
+
+def _open_headerless(path: Path, layout: Layout) -> Table:
+    """Read a file such as MovieLens' `ratings.dat` whole, as UTF-8 or else Latin-1."""
+    with _readable(path):
+        lines = pl.read_lines(_utf8(_bytes(path)))["line"]
+    num_separators = lines.str.count_matches(layout.separator, literal=True)
+    is_ragged = num_separators != len(layout.columns) - 1
+    is_binary = lines.str.contains(CONTROL_CHARACTERS)
+    is_bad = is_ragged | is_binary
+    if is_bad.any():
+        number = is_bad.arg_max() or 0
+        fault = (
+            "is not text"
+            if is_binary[number]
+            else f"has {num_separators[number] + 1} fields instead of {len(layout.columns)} "
+            f"({layout.separator.join(layout.columns)})"
+        )
+        raise DataError(f"{path}: line {number + 1:,} {fault}: {shown(lines[number])}")
+    fields = lines.str.split_exact(layout.separator, len(layout.columns) - 1)
+    frame = fields.struct.rename_fields(layout.columns).struct.unnest()
+    return _lazy_table(frame.lazy(), str(path), is_untyped=True)
+
+
+def _lazy_table(lazy: pl.LazyFrame, label: str, *, is_untyped: bool = False) -> Table:
+    def read(columns: Sequence[str]) -> pl.DataFrame:
+        with _readable(label):
+            return lazy.select(columns).collect()
+
+    with _readable(label):
+        names = tuple(lazy.collect_schema().names())
+    return Table(label, names, is_untyped, read)
+
+
+def _pandas_table(frame: "pd.DataFrame") -> Table:
+    label = "the pandas DataFrame"
+
+    def read(columns: Sequence[str]) -> pl.DataFrame:
+        try:
+            return pl.from_pandas(frame[list(columns)])
+        except (ImportError, ValueError, TypeError, OverflowError) as error:
+            raise DataError(f"{label} cannot be read: {_first_line(error)}") from error
+
+    return Table(label, tuple(frame.columns), False, read)
+
+
+def _suffix(path: Path) -> str:
+    """The lower-case suffix, that of the file inside where `path` is compressed."""
+    return (path.with_suffix("") if _is_compressed(path) else path).suffix.lower()
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _is_atomic(path: Path) -> bool:
+    """Whether the header has RecBole's types: GroupLens' `u.item` has the suffix but no header."""
+    fields = _header(path).split("\t")
+    return all(field.partition(":")[2] in ATOMIC_TYPES for field in fields)
+
+
+def _header(path: Path) -> str:
+    with _readable(path), gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
+        line = file.readline(HEADER_LIMIT_BYTES)
+    if b"\0" in line:
+        raise DataError(f"{path}: line 1 is not text; is the file of another format?")
+    return line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+
+
+def _sniffed_separator(header: str) -> str:
+    """What separates the header's fields: the most frequent candidate, the comma on a tie."""
+    return max(SNIFFED_SEPARATORS, key=header.count)
+
+
+def _bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if _is_compressed(path) else content
+
+
+def _utf8(content: bytes) -> bytes:
+    # ML-1M is Latin-1, ML-10M is UTF-8: accented Latin-1 text is practically never valid UTF-8.
+    try:
+        content.decode()
+        return content
+    except UnicodeDecodeError:
+        return content.decode("latin-1").encode()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _readable(label: object) -> Iterator[None]:
+    try:
+        yield
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{label} is empty; give a file with a header and rows") from error
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{label} cannot be read: {_first_line(error)}") from error

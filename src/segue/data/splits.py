@@ -1,0 +1,278 @@
+"""Splits: what is trained on, what validates, what tests; and that nothing leaks between them.
+
+Leave-one-out is the split of the sequential literature (Kang and McAuley, "Self-Attentive
+Sequential Recommendation", ICDM 2018, section IV-A). It lets other users' later interactions into
+training; the global split by time does not.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.histories import Histories
+from segue.data.log import InteractionLog
+from segue.data.times import as_moment
+from segue.errors import DataError
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+PART_NAMES = ("train", "validation", "test")
+LEAVE_ONE_OUT, GLOBAL_TIME, NO_SPLIT = "leave-one-out", "global-time", "none"
+MIN_LEAVE_ONE_OUT = 3
+VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What an evaluation ranks: users, each with a history and the item that followed.
+
+    Attributes:
+        part: "validation" or "test".
+        histories: Everything before each target; may be empty for some users.
+        targets: int32[users], dense.
+    """
+
+    part: str
+    histories: Histories
+    targets: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        num_items = self.histories.vocabulary.num_items
+        is_item = (self.targets >= 1) & (self.targets <= num_items)
+        if len(self.targets) != self.num_users or not is_item.all():
+            raise DataError(
+                f"{len(self.targets):,} targets for {self.num_users:,} users; give each user one "
+                f"dense id from 1 to {num_items:,}"
+            )
+
+    @property
+    def num_users(self) -> int:
+        return self.histories.num_users
+
+    def take(self, users: npt.NDArray[np.intp]) -> Self:
+        """These users (by index), in the order given."""
+        return type(self)(self.part, self.histories.take(users), self.targets[users])
+
+    def only(self, user_ids: pl.Series) -> Self:
+        """The users among `user_ids` (outside ids, compared by text), in the order they have here.
+
+        Raises:
+            DataError: None of them is held out.
+        """
+        indices = self.histories.indices_of(user_ids)
+        users = np.unique(indices[indices >= 0])
+        if not users.size:
+            raise DataError(
+                f"none of the {len(user_ids):,} users asked for is held out for {self.part}; "
+                f"give ids such as {self.histories.user_ids[0]!r}"
+            )
+        return self.take(users)
+
+    def sample(self, n: int, seed: int) -> Self:
+        """`n` users drawn without replacement, in the order they have here; all if fewer."""
+        if n < 1:
+            raise DataError(f"a sample of {n} users is none; ask for at least 1")
+        size = min(n, self.num_users)
+        drawn = np.random.default_rng(seed).choice(self.num_users, size, replace=False)
+        return self.take(np.sort(drawn))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A log in three parts. Making one checks that no part knows what comes after it.
+
+    Attributes:
+        kind: "leave-one-out", "global-time" or "none".
+        histories: All of the log.
+        parts: uint8[interactions], beside the histories: TRAIN, VALIDATION or TEST.
+        notes: One line each: how the log was cut, with counts.
+
+    Raises:
+        DataError: The parts leak, or contradict the kind.
+    """
+
+    kind: str
+    histories: Histories
+    parts: npt.NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            LEAVE_ONE_OUT: self._refuse_more_than_one,
+            GLOBAL_TIME: self._refuse_later_before,
+            NO_SPLIT: self._refuse_any_held_out,
+        }
+        if self.kind not in checks:
+            raise DataError(f"split {self.kind!r} is unknown; it is one of {', '.join(checks)}")
+        if len(self.parts) != self.histories.num_interactions or self.parts.max(initial=0) > TEST:
+            raise DataError(
+                f"{len(self.parts):,} parts for {self.histories.num_interactions:,} interactions; "
+                f"give each {TRAIN}, {VALIDATION} or {TEST}"
+            )
+        self._refuse_disorder()
+        checks[self.kind]()
+
+    @cached_property
+    def train(self) -> Histories:
+        """The training interactions, of all users; the vocabulary is still the whole log's."""
+        return self.histories.select(self.parts == TRAIN)
+
+    @cached_property
+    def validation(self) -> HeldOut | None:
+        """The first validation item of each user who has one; None where nobody has."""
+        return self._held_out(VALIDATION)
+
+    @cached_property
+    def test(self) -> HeldOut | None:
+        """The first test item of each user who has one, validation part of the history."""
+        return self._held_out(TEST)
+
+    def _held_out(self, part: int) -> HeldOut | None:
+        places = np.flatnonzero(self.parts == part)
+        if not places.size:
+            return None
+        users, firsts = np.unique(self.histories.users[places], return_index=True)
+        targets = places[firsts]
+        return HeldOut(
+            PART_NAMES[part],
+            self.histories.take_until(users, targets),
+            self.histories.item_ids[targets],
+        )
+
+    def _refuse_disorder(self) -> None:
+        """Within a user: training, then validation, then test."""
+        users = self.histories.users
+        is_fall = (self.parts[1:] < self.parts[:-1]) & (users[1:] == users[:-1])
+        if is_fall.any():
+            place = int(is_fall.argmax())
+            early, late = PART_NAMES[self.parts[place]], PART_NAMES[self.parts[place + 1]]
+            raise DataError(
+                f"leakage: user {self.histories.user_ids[int(users[place])]!r} has a {late} "
+                f"interaction after one for {early}; split the log again"
+            )
+
+    def _refuse_more_than_one(self) -> None:
+        users = self.histories.users
+        counts = [
+            np.bincount(users[self.parts == part], minlength=self.histories.num_users)
+            for part in (VALIDATION, TEST)
+        ]
+        is_wrong = (counts[0] != counts[1]) | (counts[0] > 1)
+        if is_wrong.any():
+            user = int(is_wrong.argmax())
+            raise DataError(
+                f"leave-one-out holds out one interaction for validation and one for test, not "
+                f"{counts[0][user]} and {counts[1][user]} as for user "
+                f"{self.histories.user_ids[user]!r}; split the log again"
+            )
+
+    def _refuse_later_before(self) -> None:
+        times = [self.histories.timestamps[self.parts == part] for part in range(len(PART_NAMES))]
+        for part in (VALIDATION, TEST):
+            earlier = np.concatenate(times[:part])
+            if earlier.size and times[part].size and earlier.max() >= times[part].min():
+                raise DataError(
+                    f"leakage: something before {PART_NAMES[part]} happened at {earlier.max()}, "
+                    f"but {PART_NAMES[part]} begins at {times[part].min()}; split the log again"
+                )
+
+    def _refuse_any_held_out(self) -> None:
+        if self.parts.any():
+            raise DataError(
+                f"no split, yet {np.count_nonzero(self.parts):,} interactions are held out; "
+                f"name the split that did it"
+            )
+
+
+def leave_one_out(log: InteractionLog | Histories) -> Split:
+    """Each user's last interaction to test, the one before to validate, the rest to train.
+
+    Users with fewer than 3 interactions stay in training whole, and the notes count them.
+
+    Raises:
+        DataError: No user has 3 interactions.
+    """
+    histories = _histories(log)
+    lengths = histories.lengths
+    is_held_out = lengths >= MIN_LEAVE_ONE_OUT
+    if not is_held_out.any():
+        raise DataError(
+            f"no user has the {MIN_LEAVE_ONE_OUT} interactions that leave-one-out needs; the "
+            f"longest history has {lengths.max(initial=0)}: use another split or a longer log"
+        )
+    lasts = histories.offsets[1:][is_held_out] - 1
+    parts = np.zeros(histories.num_interactions, np.uint8)
+    parts[lasts - 1] = VALIDATION
+    parts[lasts] = TEST
+    times = histories.timestamps
+    num_tied = np.count_nonzero(
+        (times[lasts] == times[lasts - 1]) | (times[lasts - 1] == times[lasts - 2])
+    )
+    notes = [
+        f"leave-one-out: {len(lasts):,} users hold out one interaction each for validation and "
+        f"test; {np.count_nonzero(~is_held_out):,} with fewer than {MIN_LEAVE_ONE_OUT} stay in "
+        f"training"
+    ]
+    if num_tied:
+        notes.append(f"ties in time: for {num_tied:,} users the log's order decides what that is")
+    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes))
+
+
+def global_time(
+    log: InteractionLog | Histories, *, validation_from: Any = None, test_from: Any = None
+) -> Split:
+    """Cut the log at two moments: everything at or after `test_from` is test, and so on.
+
+    Args:
+        log: Any log.
+        validation_from, test_from: Numbers in the log's unit, dates or datetimes (UTC where they
+            have no zone), or either as text. By default the times that 80% and 90% of the
+            interactions come before.
+
+    Raises:
+        DataError: The moments are not in order, or one of the three parts would be empty.
+    """
+    histories = _histories(log)
+    times = histories.timestamps
+    if not times.size:
+        raise DataError("there are no interactions to split; give a log that has some")
+    starts = [
+        _quantile(times, quantile) if moment is None else as_moment(moment, times)
+        for moment, quantile in (
+            (validation_from, VALIDATION_QUANTILE),
+            (test_from, TEST_QUANTILE),
+        )
+    ]
+    parts = sum((times >= start).astype(np.uint8) for start in starts)
+    counts = np.bincount(parts, minlength=len(PART_NAMES))
+    if not counts.all() or starts[0] >= starts[1]:
+        raise DataError(
+            f"validation from {starts[0]} and test from {starts[1]} leave {counts[0]:,} "
+            f"interactions to train on, {counts[1]:,} and {counts[2]:,} held out; give moments in "
+            f"order between {times.min()} and {times.max()}"
+        )
+    notes = (
+        f"global-time: {counts[0]:,} interactions before {starts[0]} train, {counts[1]:,} before "
+        f"{starts[1]} validate, {counts[2]:,} from then on test",
+    )
+    return Split(GLOBAL_TIME, histories, parts, notes)
+
+
+def no_split(log: InteractionLog | Histories) -> Split:
+    """Everything trains; nothing can be evaluated."""
+    histories = _histories(log)
+    parts = np.zeros(histories.num_interactions, np.uint8)
+    return Split(NO_SPLIT, histories, parts, ("no split: every interaction trains",))
+
+
+def _histories(log: InteractionLog | Histories) -> Histories:
+    return log if isinstance(log, Histories) else Histories.from_log(log)
+
+
+def _quantile(times: npt.NDArray[Any], quantile: float) -> Any:
+    """The time that this part of the interactions comes before, ties apart."""
+    place = int(quantile * len(times))
+    return np.partition(times, place)[place]

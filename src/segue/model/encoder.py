@@ -1,0 +1,114 @@
+"""Histories in, queries out: the model compiled for inference, at a few fixed shapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from segue.model.sasrec import SASRec
+
+# Shapes are compiled once each; inputs are padded up to the next one.
+ROW_SIZES = (1, 8, 32, 128)
+SHORTEST = 16
+
+Ids = npt.NDArray[np.int32]
+
+
+class Encoder:
+    """A model's `encode`, compiled; follows the model's weights as they change."""
+
+    def __init__(self, model: SASRec) -> None:
+        self._encode = compiled(model, lambda item_ids: model.encode({"item_ids": item_ids}))
+        self.max_length = model.settings.max_length
+        self.width = model.settings.width
+
+    def __call__(self, windows: Ids) -> npt.NDArray[np.float32]:
+        """The query of each window.
+
+        Args:
+            windows: int32[rows, length], left-aligned, 0 after the end; length <= max_length.
+
+        Returns:
+            float32[rows, width]; zeros for an empty window.
+        """
+        queries = np.zeros((len(windows), self.width), dtype=np.float32)
+        for start in range(0, len(windows), ROW_SIZES[-1]):
+            block = windows[start : start + ROW_SIZES[-1]]
+            queries[start : start + len(block)] = self._encode(self._padded(block))[: len(block)]
+        return queries
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Every (rows, length) that this encoder ever compiles."""
+        return [(rows, length) for rows in ROW_SIZES for length in self._lengths()]
+
+    def _padded(self, block: Ids) -> Ids:
+        """The block in the smallest of the shapes that holds it."""
+        is_used = np.flatnonzero(block.any(axis=0))
+        used = int(is_used[-1]) + 1 if len(is_used) else 1
+        rows = next(size for size in ROW_SIZES if size >= len(block))
+        length = next(size for size in self._lengths() if size >= used)
+        padded = np.zeros((rows, length), dtype=np.int32)
+        padded[: len(block), :used] = block[:, :used]
+        return padded
+
+    def _lengths(self) -> list[int]:
+        lengths = []
+        length = SHORTEST
+        while length < self.max_length:
+            lengths.append(length)
+            length *= 2
+        return [*lengths, self.max_length]
+
+
+def compiled(model: SASRec, function: Callable[..., Any]) -> Callable[..., npt.NDArray[Any]]:
+    """`function`, which reads the model's variables, compiled once for each shape of its arrays.
+
+    Its arguments are NumPy arrays or dicts of them. The variables are read anew at every call, so
+    that it follows a training.
+    """
+    compilers = {"jax": _compiled_for_jax, "tensorflow": _compiled_for_tensorflow}
+    return compilers.get(keras.backend.backend(), _without_gradient_for_torch)(model, function)
+
+
+def _compiled_for_jax(
+    model: SASRec, function: Callable[..., Any]
+) -> Callable[..., npt.NDArray[Any]]:
+    import jax
+
+    @jax.jit
+    def stateless(values: list[Any], *arrays: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+            return function(*arrays)
+
+    def call(*arrays: Any) -> npt.NDArray[Any]:
+        return np.asarray(stateless([each.value for each in model.variables], *arrays))
+
+    return call
+
+
+def _compiled_for_tensorflow(
+    model: SASRec, function: Callable[..., Any]
+) -> Callable[..., npt.NDArray[Any]]:
+    import tensorflow as tf
+
+    traced = tf.function(function)
+
+    def call(*arrays: Any) -> npt.NDArray[Any]:
+        return np.asarray(traced(*tf.nest.map_structure(tf.constant, arrays)))
+
+    return call
+
+
+def _without_gradient_for_torch(
+    model: SASRec, function: Callable[..., Any]
+) -> Callable[..., npt.NDArray[Any]]:
+    import torch
+
+    def call(*arrays: Any) -> npt.NDArray[Any]:
+        with torch.no_grad():
+            result = function(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))
+        return np.asarray(keras.ops.convert_to_numpy(result))
+
+    return call

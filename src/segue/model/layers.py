@@ -1,0 +1,248 @@
+"""The parts of the encoder, on `keras.ops`: embedding, attention, feed-forward, block, dropout."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from segue.model import kernels
+from segue.model.kernels import Tensor
+
+BLOCK_EPSILON = 1e-5  # of the blocks' layer normalisations, as the tutorial has it
+FINAL_EPSILON = 1e-8  # of the last one, as the tutorial has it
+
+
+class Dropout(keras.layers.Layer):
+    """Inverted dropout whose bits are a hash of (seed, step, position): the same on every backend.
+
+    The step is the state of a Keras seed generator, so that a checkpoint of the model's variables
+    holds it.
+    """
+
+    def __init__(self, rate: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def key(self) -> Tensor:
+        """int32 scalar, a fresh one at each call."""
+        return kernels.dropout_key(self.seed_generator.next())
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """Args: inputs: float[rows, ...]; Returns: the same shape."""
+        if not training or not self.rate:
+            return inputs
+        return kernels.dropout(inputs, self.rate, self.key())
+
+
+class ItemEmbedding(keras.layers.Layer):
+    """The item table, shared by the input and the output; row 0, padding, is and stays zero."""
+
+    def __init__(self, num_items: int, width: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_items = num_items
+        self.width = width
+        self.seed = seed
+
+    def build(self, input_shape: Any = None) -> None:
+        normal = keras.initializers.TruncatedNormal(stddev=0.02, seed=self.seed)
+
+        def with_zero_padding(shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
+            rows = normal((shape[0] - 1, shape[1]), dtype=dtype)
+            return ops.concatenate([ops.zeros((1, shape[1]), dtype=rows.dtype), rows])
+
+        self.table = self.add_weight(
+            name="table", shape=(self.num_items + 1, self.width), initializer=with_zero_padding
+        )
+        self.built = True
+
+    def call(self, item_ids: Tensor) -> Tensor:
+        """Args: item_ids: int32[rows, length]; Returns: float[rows, length, width]."""
+        return ops.take(self.table, item_ids, axis=0)
+
+
+class PositionEmbedding(keras.layers.Layer):
+    """Learned positions counted from a window's end: 0 is its newest item."""
+
+    def __init__(self, max_length: int, width: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_length = max_length
+        self.width = width
+        self.seed = seed
+
+    def build(self, input_shape: Any = None) -> None:
+        self.table = self.add_weight(
+            name="table",
+            shape=(self.max_length, self.width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=self.seed),
+        )
+        self.built = True
+
+    def call(self, segment_ids: Tensor) -> Tensor:
+        """Args: segment_ids: int32[rows, length]; Returns: float[rows, length, width]."""
+        return ops.take(self.table, positions_from_end(segment_ids), axis=0)
+
+
+def positions_from_end(segment_ids: Tensor) -> Tensor:
+    """How many later positions belong to the same segment.
+
+    Args:
+        segment_ids: int32[rows, length]; a segment's positions are neighbours.
+
+    Returns:
+        int32[rows, length].
+    """
+    length = segment_ids.shape[1]
+    is_later = ops.arange(length)[:, None] < ops.arange(length)[None, :]
+    is_same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    return ops.sum(ops.cast(ops.logical_and(is_same, is_later[None]), "int32"), axis=-1)
+
+
+class SelfAttention(keras.layers.Layer):
+    """Causal multi-head attention within segments; its weights are dropped out in training."""
+
+    def __init__(
+        self, width: int, num_heads: int, dropout: float, seed: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.num_heads = num_heads
+        self.projection = _dense(3 * width, seed, "projection")
+        self.output_projection = _dense(width, seed + 1, "output_projection")
+        self.dropout = Dropout(dropout, seed + 2)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.projection.build(input_shape)
+        self.output_projection.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
+        """Args: inputs: float[rows, length, width], segment_ids: int32[rows, length]."""
+        length = inputs.shape[1]
+        query, key, value = (
+            self._split_heads(each) for each in ops.split(self.projection(inputs), 3, axis=-1)
+        )
+        segments = ops.repeat(segment_ids, self.num_heads, axis=0)
+        rate, streams = 0.0, None
+        if training and self.dropout.rate:
+            rate = self.dropout.rate
+            streams = kernels.row_keys(self.dropout.key(), ops.shape(query)[0])
+        output = kernels.attention(query, key, value, segments, rate, streams)
+        return self.output_projection(self._merge_heads(output, length))
+
+    def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
+        """The output at one position of each row: float[rows, 1, width].
+
+        Args:
+            inputs: float[rows, length, width].
+            segment_ids: int32[rows, length].
+            last_positions: int32[rows].
+        """
+        key_value = ops.matmul(inputs, self.projection.kernel[:, self.width :])
+        key_value = key_value + self.projection.bias[self.width :]
+        key, value = (self._split_heads(each) for each in ops.split(key_value, 2, axis=-1))
+        newest = at_positions(inputs, last_positions)
+        query = ops.matmul(newest, self.projection.kernel[:, : self.width])
+        query = self._split_heads(query + self.projection.bias[: self.width])
+        is_past = ops.arange(inputs.shape[1])[None] <= last_positions[:, None]
+        segment = ops.take_along_axis(segment_ids, last_positions[:, None], axis=1)
+        is_visible = ops.logical_and(is_past, segment_ids == segment)
+        is_visible = ops.repeat(is_visible, self.num_heads, axis=0)[:, None, :]
+        scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.transpose(key, (0, 2, 1)))
+        weights = ops.softmax(ops.where(is_visible, scores, kernels.MASKED))
+        return self.output_projection(self._merge_heads(ops.matmul(weights, value), 1))
+
+    def _split_heads(self, array: Tensor) -> Tensor:
+        """float[rows, length, width] -> float[rows * heads, length, width / heads]."""
+        if self.num_heads == 1:
+            return array
+        length, head_width = array.shape[1], self.width // self.num_heads
+        array = ops.reshape(array, (-1, length, self.num_heads, head_width))
+        return ops.reshape(ops.transpose(array, (0, 2, 1, 3)), (-1, length, head_width))
+
+    def _merge_heads(self, array: Tensor, length: int) -> Tensor:
+        if self.num_heads == 1:
+            return array
+        array = ops.reshape(array, (-1, self.num_heads, length, self.width // self.num_heads))
+        return ops.reshape(ops.transpose(array, (0, 2, 1, 3)), (-1, length, self.width))
+
+
+class FeedForward(keras.layers.Layer):
+    """Two dense maps with a ReLU between (SASRec, section III-B)."""
+
+    def __init__(self, width: int, inner_width: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner_width = inner_width
+        self.inner = _dense(inner_width, seed, "inner", activation="relu")
+        self.outer = _dense(width, seed + 1, "outer")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.inner.build(input_shape)
+        self.outer.build((*input_shape[:-1], self.inner_width))
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Args: inputs: float[rows, length, width]; Returns: the same shape."""
+        return self.outer(self.inner(inputs))
+
+
+class Block(keras.layers.Layer):
+    """Pre-norm Transformer block: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        feedforward_width: int,
+        dropout: float,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.attention_norm = _norm("attention_norm")
+        self.attention = SelfAttention(width, num_heads, dropout, seed, name="attention")
+        self.attention_dropout = Dropout(dropout, seed + 10)
+        self.feedforward_norm = _norm("feedforward_norm")
+        self.feedforward = FeedForward(width, feedforward_width, seed + 20, name="feedforward")
+        self.feedforward_dropout = Dropout(dropout, seed + 30)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        for part in (self.attention_norm, self.attention, self.feedforward_norm, self.feedforward):
+            part.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
+        """Args: inputs: float[rows, length, width], segment_ids: int32[rows, length]."""
+        attended = self.attention(self.attention_norm(inputs), segment_ids, training=training)
+        states = inputs + self.attention_dropout(attended, training=training)
+        return self._fed_forward(states, training)
+
+    def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
+        """The block's state at one position of each row: float[rows, 1, width]."""
+        attended = self.attention.last(self.attention_norm(inputs), segment_ids, last_positions)
+        return self._fed_forward(at_positions(inputs, last_positions) + attended, False)
+
+    def _fed_forward(self, states: Tensor, training: bool) -> Tensor:
+        outputs = self.feedforward(self.feedforward_norm(states))
+        return states + self.feedforward_dropout(outputs, training=training)
+
+
+def at_positions(states: Tensor, positions: Tensor) -> Tensor:
+    """float[rows, 1, width]: the state at one position of each row.
+
+    Args:
+        states: float[rows, length, width].
+        positions: int32[rows], 0..length - 1.
+    """
+    return ops.take_along_axis(states, positions[:, None, None], axis=1)
+
+
+def _norm(name: str) -> keras.layers.LayerNormalization:
+    return keras.layers.LayerNormalization(epsilon=BLOCK_EPSILON, name=name)
+
+
+def _dense(units: int, seed: int, name: str, activation: str | None = None) -> keras.layers.Dense:
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    return keras.layers.Dense(
+        units, activation=activation, kernel_initializer=initializer, name=name
+    )

@@ -1,0 +1,209 @@
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from segue.config import LossConfig, ModelConfig
+from segue.model import losses
+from segue.model.kernels import MASKED, Tensor
+from segue.model.layers import (
+    FINAL_EPSILON,
+    Block,
+    Dropout,
+    ItemEmbedding,
+    PositionEmbedding,
+    at_positions,
+)
+
+Inputs = Mapping[str, Tensor]
+
+
+@keras.saving.register_keras_serializable(package="segue")
+class SASRec(keras.Model):
+    """A causal Transformer over the items of a history, an ordinary `keras.Model`.
+
+    Inputs, a dict:
+        item_ids: int32[rows, length], dense ids, 0 = padding, length <= max_length.
+        segment_ids: int32[rows, length], optional: 0 = padding, and each window of a packed row
+            has a number of its own. A window attends only to itself.
+        padding_mask: bool[rows, length], optional, True on real items; for rows of one window.
+        With neither, the items that are not 0 are one window.
+
+    Outputs, a dict:
+        item_sequence_embedding: float32[rows, length, width], the state at each position; zero on
+            padding.
+        predictions: int32[rows, k], outside training: the items with the highest scores after the
+            last item of each row, padding never among them; watched items may be.
+
+    Targets for `fit`: a dict of `positive_sequence` int32[rows, length] and, but for the full
+    softmax, `negative_sequence` (shapes in `losses.compute_loss`); sample weights
+    float[rows, length], 0 where there is no target. Compiled without a loss the model uses its
+    own `LossConfig`; compiled with a Keras loss it feeds that loss the logits of the positive and
+    the negative item, [rows, length, 2], against 1 and 0.
+
+    Departures from the paper: layer normalisation precedes each part and a last one follows the
+    blocks, as in the reference tutorial; positions count from the window's end, so that a short
+    history and the end of a long one look alike.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        config: ModelConfig | Mapping[str, Any] = ModelConfig(),  # noqa: B008 - frozen
+        loss: LossConfig | Mapping[str, Any] = LossConfig(),  # noqa: B008 - frozen
+        k: int = 10,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_items = num_items
+        self.settings = ModelConfig.model_validate(config)
+        self.loss_settings = LossConfig.model_validate(loss)
+        self.k = k
+        self.seed = seed
+        width, length = self.settings.width, self.settings.max_length
+        self.item_embedding = ItemEmbedding(num_items, width, seed, name="item_embedding")
+        self.position_embedding = PositionEmbedding(
+            length, width, seed + 1, name="position_embedding"
+        )
+        self.embedding_dropout = Dropout(self.settings.dropout, seed + 2, name="embedding_dropout")
+        self.blocks = [
+            Block(
+                width,
+                self.settings.num_heads,
+                self.settings.feedforward_width or width,
+                self.settings.dropout,
+                seed + 100 * (each + 1),
+                name=f"block_{each}",
+            )
+            for each in range(self.settings.num_blocks)
+        ]
+        self.final_norm = keras.layers.LayerNormalization(epsilon=FINAL_EPSILON, name="final_norm")
+        self.log_expected: Any = None
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates every variable; shapes depend on the settings alone."""
+        states_shape = (None, None, self.settings.width)
+        self.item_embedding.build()
+        self.position_embedding.build()
+        for block in self.blocks:
+            block.build(states_shape)
+        self.final_norm.build(states_shape)
+        loss = self.loss_settings
+        if loss.loss == "sampled_softmax" and loss.sampling == "popularity":
+            self.log_expected = self.add_weight(
+                name="log_expected",
+                shape=(self.num_items + 1,),
+                initializer="zeros",
+                trainable=False,
+            )
+        self.built = True
+
+    def call(self, inputs: Inputs, training: bool = False) -> dict[str, Tensor]:
+        """Inputs and outputs as the class describes them."""
+        segment_ids = _segment_ids(inputs)
+        states = self._embed(inputs["item_ids"], segment_ids, training)
+        for block in self.blocks:
+            states = block(states, segment_ids, training=training)
+        states = self.final_norm(states) * _as_mask(segment_ids, states.dtype)
+        outputs = {"item_sequence_embedding": states}
+        if not training:
+            queries = at_positions(states, _last_positions(segment_ids))[:, 0]
+            outputs["predictions"] = self._best_items(queries)
+        return outputs
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """The query of each row: its state at the last item; the last block computes no other.
+
+        Returns:
+            float32[rows, width]; zeros for a row without items.
+        """
+        segment_ids = _segment_ids(inputs)
+        last_positions = _last_positions(segment_ids)
+        states = self._embed(inputs["item_ids"], segment_ids, False)
+        for block in self.blocks[:-1]:
+            states = block(states, segment_ids)
+        states = self.blocks[-1].last(states, segment_ids, last_positions)
+        is_item = ops.any(segment_ids > 0, axis=1, keepdims=True)
+        return self.final_norm(states)[:, 0] * ops.cast(is_item, states.dtype)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The model's own loss, or the compiled Keras loss on the pairs' logits."""
+        states = y_pred["item_sequence_embedding"]
+        table = ops.convert_to_tensor(self.item_embedding.table)
+        targets = y["positive_sequence"]
+        negatives = y.get("negative_sequence")
+        if self._compile_loss is not None:
+            return self._pairwise_loss(states, table, targets, negatives, sample_weight)
+        if sample_weight is None:
+            sample_weight = ops.cast(ops.not_equal(targets, 0), states.dtype)
+        return losses.compute_loss(
+            self.loss_settings,
+            states,
+            table,
+            targets,
+            sample_weight,
+            negatives,
+            None if self.log_expected is None else ops.convert_to_tensor(self.log_expected),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_items": self.num_items,
+            "config": self.settings.model_dump(),
+            "loss": self.loss_settings.model_dump(),
+            "k": self.k,
+            "seed": self.seed,
+        }
+
+    def _embed(self, item_ids: Tensor, segment_ids: Tensor, training: bool) -> Tensor:
+        states = self.item_embedding(item_ids) + self.position_embedding(segment_ids)
+        states = self.embedding_dropout(states, training=training)
+        return states * _as_mask(segment_ids, states.dtype)
+
+    def _best_items(self, queries: Tensor) -> Tensor:
+        scores = ops.matmul(queries, ops.transpose(self.item_embedding.table))
+        is_padding = ops.arange(self.num_items + 1)[None] == 0
+        scores = ops.where(is_padding, MASKED, scores)
+        return ops.top_k(scores, min(self.k, self.num_items))[1]
+
+    def _pairwise_loss(
+        self, states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, weights: Tensor
+    ) -> Tensor:
+        pairs = ops.stack([targets, negatives], axis=-1)
+        logits = ops.sum(states[:, :, None] * ops.take(table, pairs, axis=0), axis=-1)
+        truth = ops.stack([ops.ones_like(targets), ops.zeros_like(negatives)], axis=-1)
+        return super().compute_loss(
+            y=ops.cast(truth, logits.dtype), y_pred=logits, sample_weight=weights
+        )
+
+
+def _segment_ids(inputs: Inputs) -> Tensor:
+    if "segment_ids" in inputs:
+        return ops.cast(inputs["segment_ids"], "int32")
+    if "padding_mask" in inputs:
+        return ops.cast(inputs["padding_mask"], "int32")
+    return ops.cast(ops.not_equal(inputs["item_ids"], 0), "int32")
+
+
+def _as_mask(segment_ids: Tensor, dtype: str) -> Tensor:
+    """[rows, length, 1]: 1 on items, 0 on padding."""
+    return ops.cast(segment_ids > 0, dtype)[:, :, None]
+
+
+def _last_positions(segment_ids: Tensor) -> Tensor:
+    """int32[rows]: where the last item of each row stands; 0 where there is none."""
+    positions = ops.arange(segment_ids.shape[1], dtype="int32")[None]
+    return ops.max(ops.where(segment_ids > 0, positions, 0), axis=1)

@@ -1,0 +1,53 @@
+"""A model's weights as named NumPy arrays, the same names on every backend."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from segue.errors import RunError
+
+Weights = dict[str, npt.NDArray[Any]]
+
+
+def weights_of(model: keras.Model) -> Weights:
+    """Every array that scoring needs, by its path below the model: `block_0/attention/...`."""
+    return {name: to_numpy(variable) for name, variable in _named(model).items()}
+
+
+def load_weights(model: keras.Model, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Puts the arrays into the model.
+
+    Raises:
+        RunError: an array is missing, unknown or of another shape.
+    """
+    variables = _named(model)
+    missing, unknown = variables.keys() - weights.keys(), weights.keys() - variables.keys()
+    if missing or unknown:
+        raise RunError(
+            f"the weights do not fit the model: missing {sorted(missing)}, unknown "
+            f"{sorted(unknown)}; the run's configuration and weights do not belong together"
+        )
+    for name, variable in variables.items():
+        if tuple(variable.shape) != weights[name].shape:
+            raise RunError(
+                f"the weights do not fit the model: {name} has shape {weights[name].shape}, the "
+                f"model expects {tuple(variable.shape)}"
+            )
+        variable.assign(weights[name])
+
+
+def to_numpy(variable: Any) -> npt.NDArray[Any]:
+    """The value of a Keras variable, copied."""
+    return np.array(keras.ops.convert_to_numpy(variable.value))
+
+
+def _named(model: keras.Model) -> dict[str, Any]:
+    prefix = f"{model.name}/"
+    return {
+        variable.path.removeprefix(prefix): variable
+        for variable in model.variables
+        if variable.path.startswith(prefix)
+    }

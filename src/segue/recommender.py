@@ -1,0 +1,300 @@
+"""`Recommender`: outside ids in, ranked outside ids out, from a trained run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.artifact import Run, read_run, write_run
+from segue.data.histories import Histories
+from segue.data.splits import HeldOut
+from segue.errors import RequestError
+from segue.evaluation import protocol as protocols
+from segue.evaluation.baselines import MAX_KNN_ITEMS, ItemKNN, Popularity
+from segue.evaluation.protocol import Ranking, Scorer
+from segue.model.sasrec import SASRec
+from segue.model.weights import load_weights
+from segue.retrieval.index import ExactIndex, TopK
+from segue.scoring import ModelScorer
+
+MAX_K = 500
+# Users encoded and ranked together when many are asked for.
+BLOCK_USERS = 2_048
+
+Id = str | int
+MODEL, POPULAR = "model", "popular"
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The recommendations for one history.
+
+    Attributes:
+        strategy: "model", or "popular" where the history holds no known item.
+        unknown_items: the history's ids that the vocabulary lacks; they were skipped.
+        items: item_id, rank (from 1), score, and title where the catalogue has titles; fewer than
+            k rows where fewer candidates are left.
+    """
+
+    strategy: str
+    unknown_items: list[Id]
+    items: pl.DataFrame
+
+
+class Recommender:
+    """A trained model with its vocabulary, catalogue, counts and histories.
+
+    Histories are cut to their newest `max_length` items; seen items are excluded unless asked for;
+    a history without a known item gets the most popular ones, marked so.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Raises:
+        RunError: the weights do not fit the configuration.
+        """
+        self.run = run
+        self.vocabulary = run.vocabulary
+        seed = run.config.training.seed
+        self.model = SASRec(run.vocabulary.num_items, run.config.model, run.config.loss, seed=seed)
+        load_weights(self.model, run.weights)
+        self._scorer = ModelScorer(self.model)
+        self._index = ExactIndex(self._scorer.item_table)
+        # Popularity is a product too: one column of counts against the query 1.
+        self._popular = ExactIndex(run.item_counts[:, None].astype(np.float32))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recommender":
+        """The recommender of a run on disk, verified.
+
+        Raises:
+            RunError: not a run, damaged, incomplete or of a newer format.
+        """
+        return cls(read_run(path))
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Writes the run; the target is complete or untouched.
+
+        Raises:
+            OutputError: it exists (and `force` is not set) or cannot be written.
+        """
+        write_run(self.run, path, force=force)
+
+    def evaluate(
+        self,
+        test: HeldOut | None = None,
+        *,
+        protocol: str = protocols.FULL,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """How well the model ranks the held-out targets, beside popularity and item-KNN.
+
+        Args:
+            test: histories and targets; by default the run's own test part.
+            protocol: "full" (the whole catalogue) or "sampled" (100 negatives).
+            seed: of the intervals and of the sampled negatives.
+
+        Returns:
+            The report of `evaluation.protocol.report`, with `split`.
+
+        Raises:
+            RequestError: the run holds no test part, or the protocol is unknown.
+        """
+        return self._evaluated(test, protocol, seed)[0]
+
+    def with_report(self, test: HeldOut | None = None) -> "Recommender":
+        """The same recommender whose run carries the full report and every user's rank."""
+        report, ranking = self._evaluated(test, protocols.FULL, 0)
+        return Recommender(replace(self.run, report=report, ranking=ranking))
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[Id]],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+    ) -> pl.DataFrame:
+        """The best k items for each history.
+
+        Args:
+            histories: outside item ids, oldest first; unknown ones are skipped.
+            k: 1..500.
+            exclude_seen: leave out the items of the history.
+
+        Returns:
+            user_id (the history's place in the list), item_id, score, rank, strategy, and title
+            where the catalogue has titles.
+
+        Raises:
+            RequestError: k is out of range.
+        """
+        known = [self._known(history) for history in histories]
+        encoded = Histories.from_lists(self.vocabulary, known)
+        return self.recommend_histories(encoded, k, exclude_seen=exclude_seen)
+
+    def recommend_histories(
+        self, histories: Histories, k: int = 10, *, exclude_seen: bool = True
+    ) -> pl.DataFrame:
+        """`recommend` for histories over this run's vocabulary, by their own user ids."""
+        check_k(k)
+        blocks = [
+            self._block(histories, slice(at, at + BLOCK_USERS), k, exclude_seen)
+            for at in range(0, histories.num_users, BLOCK_USERS)
+        ]
+        return pl.concat(blocks) if blocks else self._block(histories, slice(0, 0), k, exclude_seen)
+
+    def answer(self, history: Sequence[Id], k: int = 10, *, exclude_seen: bool = True) -> Answer:
+        """`recommend` for one history, with what was unknown in it."""
+        is_known = self.vocabulary.encode_text(history) > 0
+        unknown = [item for item, known in zip(history, is_known, strict=True) if not known]
+        rows = self.recommend([history], k, exclude_seen=exclude_seen)
+        strategy = MODEL if is_known.any() else POPULAR
+        return Answer(strategy, unknown, rows.drop("user_id", "strategy"))
+
+    def history_of(self, user_id: Id) -> list[Id]:
+        """The items of one of the run's users, oldest first.
+
+        Raises:
+            RequestError: the run has no such user, or no histories.
+        """
+        if self.run.split is None:
+            raise RequestError(f"the run holds no histories, so user {user_id!r} is unknown")
+        histories = self.run.split.histories
+        user = histories.index_of(user_id)
+        if user is None:
+            raise RequestError(
+                f"user {user_id!r} is not among the run's {histories.num_users:,} users; "
+                "give a history instead"
+            )
+        return list(self.vocabulary.decode(histories.items_of(user)))
+
+    def similar(self, item_id: Id, k: int = 10) -> pl.DataFrame:
+        """The items whose embeddings have the highest cosine with this item's.
+
+        Returns:
+            item_id, score (the cosine), rank, and title where the catalogue has titles.
+
+        Raises:
+            RequestError: the item is unknown or k is out of range.
+        """
+        check_k(k)
+        (dense,) = self.vocabulary.encode_text([item_id])
+        if not dense:
+            raise RequestError(
+                f"item {item_id!r} is not among the run's {self.vocabulary.num_items:,} items; "
+                "check the id"
+            )
+        table = self._scorer.item_table
+        norms = np.linalg.norm(table, axis=1, keepdims=True)
+        directions = table / np.maximum(norms, np.finfo(np.float32).tiny)
+        itself = (np.array([0, 1], dtype=np.int64), np.array([dense], dtype=np.int32))
+        top = ExactIndex(directions).search(directions[[dense]], k, exclusions=itself)
+        return self._named(top, pl.Series("user_id", [item_id])).drop("user_id")
+
+    def titles(self, item_ids: Sequence[Id]) -> list[str]:
+        """The title of each known item, its id where the catalogue has none."""
+        dense = self.vocabulary.encode_text(item_ids)
+        frame = self._items(dense)
+        column = "title" if "title" in frame.columns else "item_id"
+        return [
+            str(title if title is not None else item)
+            for title, item in zip(frame[column], frame["item_id"], strict=True)
+        ]
+
+    def _known(self, history: Sequence[Id]) -> npt.NDArray[np.int32]:
+        dense = self.vocabulary.encode_text(history)
+        return dense[dense > 0]
+
+    def _block(
+        self, histories: Histories, users: slice, k: int, exclude_seen: bool
+    ) -> pl.DataFrame:
+        """The recommendations of a slice of the users, in their order."""
+        block = histories.take(np.arange(*users.indices(histories.num_users)))
+        is_empty = block.lengths == 0
+        parts = []
+        for strategy, members in ((MODEL, ~is_empty), (POPULAR, is_empty)):
+            chosen = block.take(np.flatnonzero(members))
+            if strategy == MODEL:
+                index, queries = self._index, self._scorer.queries(chosen, slice(None))
+            else:
+                index = self._popular
+                queries = np.ones((chosen.num_users, 1), dtype=np.float32)
+            exclusions = (chosen.offsets, chosen.item_ids) if exclude_seen else None
+            top = index.search(queries, min(k, self.vocabulary.num_items), exclusions=exclusions)
+            frame = self._named(top, chosen.user_ids).with_columns(strategy=pl.lit(strategy))
+            parts.append(frame.with_columns(order=np.repeat(np.flatnonzero(members), top.counts)))
+        merged = pl.concat(parts).sort("order", maintain_order=True).drop("order")
+        columns = ["user_id", "item_id", "score", "rank", "strategy"]
+        return merged.select(*columns, pl.exclude(columns))
+
+    def _named(self, top: TopK, user_ids: pl.Series) -> pl.DataFrame:
+        """The rows of a search, with outside ids and titles; places without a candidate leave."""
+        rows, columns = np.nonzero(top.item_ids)
+        dense = top.item_ids[rows, columns]
+        frame = self._items(dense).with_columns(
+            user_id=user_ids.gather(rows),
+            score=top.scores[rows, columns],
+            rank=(columns + 1).astype(np.int32),
+        )
+        return frame.select("user_id", "item_id", "score", "rank", *_title(frame))
+
+    def _items(self, dense: npt.NDArray[np.int32]) -> pl.DataFrame:
+        """item_id, and title where the catalogue has titles, of known dense ids."""
+        frame = pl.DataFrame({"item_id": self.vocabulary.decode(dense)})
+        if self.run.catalogue is not None and "title" in self.run.catalogue.columns:
+            titles = self.run.catalogue["title"].gather(dense.astype(np.int64) - 1)
+            frame = frame.with_columns(title=titles)
+        return frame
+
+    def _evaluated(
+        self, test: HeldOut | None, protocol: str, seed: int
+    ) -> tuple[dict[str, Any], Ranking]:
+        split = self.run.split
+        test = test or (split.test if split else None)
+        if test is None:
+            raise RequestError(
+                "the run holds no test part, so there is nothing to evaluate on; fit with "
+                "--split leave-one-out or global-time"
+            )
+        rank = protocols.ranker(protocol, self.run.item_counts > 0, seed)
+        baselines, notes = self._baselines()
+        ranking = rank(self._scorer, test)
+        report = protocols.report(
+            ranking,
+            test,
+            protocol=protocol,
+            baselines={name: rank(scorer, test) for name, scorer in baselines.items()},
+            is_trained=self.run.item_counts > 0,
+            seed=seed,
+        )
+        report["notes"] += notes
+        return {"split": split.kind if split else "none", **report}, ranking
+
+    def _baselines(self) -> tuple[dict[str, Scorer], list[str]]:
+        """The baselines that the run's training histories allow, and why others are missing."""
+        if self.run.split is None:
+            return {}, ["no baselines: the run holds no histories"]
+        train = self.run.split.train
+        baselines: dict[str, Scorer] = {"popularity": Popularity(train)}
+        if self.vocabulary.num_items > MAX_KNN_ITEMS:
+            return baselines, [f"no item_knn: more than {MAX_KNN_ITEMS:,} items"]
+        return {**baselines, "item_knn": ItemKNN(train)}, []
+
+
+def _title(frame: pl.DataFrame) -> list[str]:
+    return ["title"] if "title" in frame.columns else []
+
+
+def check_k(k: int) -> None:
+    """Refuses a k that nothing can be answered to.
+
+    Raises:
+        RequestError: k is not in 1..500.
+    """
+    if k < 1:
+        raise RequestError(f"k={k} asks for nothing; ask for at least 1")
+    if k > MAX_K:
+        raise RequestError(f"k={k} exceeds the limit of {MAX_K}; ask for at most {MAX_K}")

@@ -1,0 +1,1 @@
+"""Retrieval: the best items for a query, exactly, with exclusions and allow-lists."""

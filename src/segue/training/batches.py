@@ -1,0 +1,125 @@
+"""Training batches: a `keras.utils.PyDataset` over packed rows, shuffled, seeded, resumable."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from segue.config import Config
+from segue.data.histories import Histories
+from segue.errors import TrainingError
+from segue.model.negatives import NegativeSampler, generator
+from segue.training.packing import Packing, newest_windows, pack, unpacked
+
+# The rows of a batch are a multiple of this, so that attention finds chunks of equal size.
+ROW_MULTIPLE = 4
+# Counters that keep the streams of one seed apart.
+PACKING_STREAM, NEGATIVES_STREAM = 1, 2
+
+Batch = tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]
+
+
+class PackedBatches(keras.utils.PyDataset):
+    """Batches of one epoch after another; batch i of epoch e is a function of the seed, e and i.
+
+    Each batch is (x, y, sample_weight) as `SASRec` takes it: `item_ids` and `segment_ids`
+    int32[rows, length], `positive_sequence` int32[rows, length], where the loss wants them
+    `negative_sequence`, and weights float32[rows, length], 1 where there is a target.
+    """
+
+    def __init__(self, train: Histories, config: Config, max_length: int) -> None:
+        """Args:
+            train: the training histories.
+            config: batch size, packing, negatives and seed.
+            max_length: positions of a row.
+
+        Raises:
+            TrainingError: no history has two items.
+        """
+        super().__init__(workers=1)
+        self._train = train
+        self._training = config.training
+        self._loss = config.loss
+        self._length = max_length
+        self.windows = newest_windows(train, max_length)
+        if not len(self.windows):
+            raise TrainingError(
+                f"none of the {train.num_users:,} users has two training items, so there is "
+                "nothing to predict; give a longer log"
+            )
+        self.sampler = NegativeSampler.of(config.loss, train)
+        self.epoch = 0
+        self.first_batch = 0
+        self._packing = self._packed(0)
+        self.rows_per_batch = self._rows_per_batch()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self._packing.num_rows // self.rows_per_batch)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Continues with that batch of that epoch; the epochs after it begin at 0."""
+        self.epoch = epoch
+        self.first_batch = batch
+        self._packing = self._packed(epoch)
+
+    @property
+    def num_batches(self) -> int:
+        return self.batches_per_epoch - self.first_batch
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._batch(index + self.first_batch)
+
+    def _packed(self, epoch: int) -> Packing:
+        random = generator(self._training.seed, PACKING_STREAM, epoch)
+        if self._training.packed:
+            return pack(self.windows.lengths, self._length, random)
+        return unpacked(len(self.windows), random)
+
+    def _rows_per_batch(self) -> int:
+        """Rows that hold `batch_size` windows on average."""
+        share = self._packing.num_rows / len(self.windows)
+        rows = max(1, round(self._training.batch_size * share))
+        rows = min(rows, self._packing.num_rows)
+        return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+
+    def _batch(self, index: int) -> Batch:
+        first = index * self.rows_per_batch
+        stop = min(first + self.rows_per_batch, self._packing.num_rows)
+        row_offsets = self._packing.row_offsets[first : stop + 1]
+        chosen = self._packing.order[row_offsets[0] : row_offsets[-1]]
+        lengths = self.windows.lengths[chosen]
+        per_row = np.diff(row_offsets)
+        rows = np.repeat(np.arange(len(per_row)), per_row)
+        first_of_row = row_offsets[:-1] - row_offsets[0]
+        number_in_row = np.arange(len(chosen)) - np.repeat(first_of_row, per_row)
+
+        ends = np.cumsum(lengths)
+        row_begins = np.concatenate([[0], ends])[first_of_row]
+        begins = ends - lengths - row_begins[rows]
+        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        places = np.repeat(rows * self._length + begins, lengths) + within
+        sources = np.repeat(self.windows.starts[chosen], lengths) + within
+
+        def spread(values: npt.ArrayLike, dtype: Any) -> npt.NDArray[Any]:
+            array = np.zeros(self.rows_per_batch * self._length, dtype=dtype)
+            array[places] = values
+            return array.reshape(self.rows_per_batch, self._length)
+
+        x = {
+            "item_ids": spread(self._train.item_ids[sources], np.int32),
+            "segment_ids": spread(np.repeat(number_in_row + 1, lengths), np.int32),
+        }
+        y = {"positive_sequence": spread(self._train.item_ids[sources + 1], np.int32)}
+        if self._loss.loss != "softmax":
+            users = spread(np.repeat(self.windows.users[chosen], lengths), np.int64)
+            y["negative_sequence"] = self._negatives(index, users)
+        return x, y, spread(1.0, np.float32)
+
+    def _negatives(self, index: int, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        random = generator(self._training.seed, NEGATIVES_STREAM, self.epoch, index)
+        count = self._loss.negatives
+        if self._loss.shared_negatives:
+            return self.sampler.draw(random, (count,))
+        return self.sampler.draw(random, (*users.shape, count), users)

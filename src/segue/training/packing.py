@@ -1,0 +1,133 @@
+"""Windows of histories, and their packing into rows of fixed length, as full as they get."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.histories import Histories
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The training windows: pieces of the flat histories, each with at least one target.
+
+    A window of n + 1 items has n inputs, its first n items, and n targets, its last n.
+
+    Attributes:
+        starts: int64[windows], where each begins in the flat `item_ids`.
+        lengths: int64[windows], inputs of each, 1..max_length.
+        users: int64[windows], the index of the user whose items they are.
+    """
+
+    starts: Ints
+    lengths: Ints
+    users: Ints
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.lengths.sum())
+
+
+def newest_windows(histories: Histories, max_length: int) -> Windows:
+    """One window a user, of the newest items; users with fewer than two items have none."""
+    lengths = np.minimum(histories.lengths - 1, max_length)
+    users = np.flatnonzero(lengths > 0)
+    lengths = lengths[users]
+    starts = histories.offsets[1:][users] - lengths - 1
+    return Windows(starts, lengths, users)
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Which window lies where: row r holds `order[row_offsets[r]:row_offsets[r + 1]]`.
+
+    Attributes:
+        order: int64[windows], indexes of windows, row after row.
+        row_offsets: int64[rows + 1].
+    """
+
+    order: Ints
+    row_offsets: Ints
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.row_offsets) - 1
+
+
+def pack(lengths: Ints, row_length: int, random: np.random.Generator) -> Packing:
+    """Packs windows by best fit, longest first (Johnson, 1974), and shuffles.
+
+    Windows of one length are interchangeable, so that whole groups are placed at once: the work
+    grows with the square of `row_length`, not with the number of windows. Which windows share a
+    row, and the order of the rows, come from `random`; the number of rows does not.
+
+    Args:
+        lengths: int64[windows], each 1..row_length.
+        row_length: positions of a row.
+        random: shuffles the windows and the rows.
+    """
+    order = random.permutation(len(lengths))
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    sizes, counts = np.unique(lengths, return_counts=True)
+    rows_with_room: list[list[Ints]] = [[] for _ in range(row_length + 1)]
+    row_of = np.empty(len(lengths), dtype=np.int64)
+    num_rows, placed = 0, 0
+    for size, count in zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        while count:
+            rows, room = _tightest_rows(rows_with_room, size, count)
+            if not len(rows):
+                room = row_length
+                fitting = -(-count // (row_length // size))
+                rows = np.arange(num_rows, num_rows + fitting)
+                num_rows += fitting
+            each = min(room // size, -(-count // len(rows)))
+            taken = np.tile(rows, each)[:count]
+            row_of[placed : placed + len(taken)] = taken
+            _put_back(rows_with_room, rows, room, size, len(taken))
+            placed += len(taken)
+            count -= len(taken)
+    return _in_shuffled_rows(order, row_of, num_rows, random)
+
+
+def unpacked(num_windows: int, random: np.random.Generator) -> Packing:
+    """One window a row, shuffled: the plain padded batch."""
+    return Packing(random.permutation(num_windows), np.arange(num_windows + 1))
+
+
+def _tightest_rows(rows_with_room: list[list[Ints]], size: int, count: int) -> tuple[Ints, int]:
+    """Takes at most `count` rows out of the fullest group that still holds `size`."""
+    for room in range(size, len(rows_with_room)):
+        if rows_with_room[room]:
+            rows = rows_with_room[room].pop()
+            if len(rows) > count:
+                rows_with_room[room].append(rows[count:])
+                rows = rows[:count]
+            return rows, room
+    return np.empty(0, dtype=np.int64), 0
+
+
+def _put_back(
+    rows_with_room: list[list[Ints]], rows: Ints, room: int, size: int, taken: int
+) -> None:
+    """Files the rows under the room they have left after `taken` windows went round them."""
+    full_rounds, rest = divmod(taken, len(rows))
+    for group, rounds in ((rows[:rest], full_rounds + 1), (rows[rest:], full_rounds)):
+        left = room - rounds * size
+        if len(group) and left:
+            rows_with_room[left].append(group)
+
+
+def _in_shuffled_rows(
+    order: Ints, row_of: Ints, num_rows: int, random: np.random.Generator
+) -> Packing:
+    new_row = random.permutation(num_rows)
+    row_of = new_row[row_of]
+    by_row = np.argsort(row_of, kind="stable")
+    sizes = np.bincount(row_of, minlength=num_rows)
+    return Packing(order[by_row], np.concatenate([[0], np.cumsum(sizes)]))

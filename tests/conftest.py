@@ -1,0 +1,55 @@
+"""A small trained run, made once for all tests that ask one something."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from segue.config import Config, ModelConfig, TrainingConfig
+from segue.data.items import Catalogue
+from segue.data.splits import leave_one_out
+from segue.data.synthetic import markov_log
+from segue.recommender import Recommender
+
+TINY = Config(
+    name="tiny",
+    model=ModelConfig(max_length=20, width=16),
+    training=TrainingConfig(epochs=2, batch_size=32),
+)
+NUM_ITEMS = 30
+
+
+@pytest.fixture(scope="session")
+def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of the small run, as Parquet: 120 users 1, 2, ... with 12 interactions each."""
+    path = tmp_path_factory.mktemp("log") / "log.parquet"
+    markov_log(120, NUM_ITEMS, 12, certainty=0.9, seed=1).frame.write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def items_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalogue of the small run: the items 1, 2, ... are called Café 1, Café 2, ..."""
+    path = tmp_path_factory.mktemp("items") / "items.csv"
+    item_ids = range(1, NUM_ITEMS + 1)
+    titles = [f"Café {item_id}" for item_id in item_ids]
+    pl.DataFrame({"item_id": item_ids, "title": titles}).write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def recommender(log_file: Path, items_file: Path) -> Recommender:
+    """The small run, with its report."""
+    import segue
+
+    split = leave_one_out(segue.read_log(log_file))
+    items: Catalogue = segue.read_items(items_file)
+    return segue.fit(split, items=items, preset=TINY).with_report()
+
+
+@pytest.fixture(scope="session")
+def run(recommender: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run on disk, to be read only."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    recommender.save(path)
+    return path

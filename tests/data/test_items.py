@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from segue.data.items import Catalogue, read_items
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+
+
+def test_movies_dat_has_ids_titles_and_genres(tmp_path: Path) -> None:
+    path = tmp_path / "movies.dat"
+    path.write_bytes(
+        "1::Toy Story (1995)::Animation|Comedy\n73::Misérables::Drama\n".encode("latin1")
+    )
+    frame = read_items(path).frame
+    assert frame.columns == ["item_id", "title", "genres"]
+    assert frame.rows() == [
+        (1, "Toy Story (1995)", "Animation|Comedy"),
+        (73, "Misérables", "Drama"),
+    ]
+
+
+def test_the_item_file_of_movielens_100k_is_read_with_its_genres(tmp_path: Path) -> None:
+    flags = ["0"] * 19
+    flags[5] = "1"
+    path = tmp_path / "u.item"
+    path.write_text("|".join(["1", "Toy Story (1995)", "01-Jan-1995", "", "http://x", *flags]))
+    frame = read_items(path).frame
+    assert frame.columns[:2] == ["item_id", "title"]
+    assert frame.row(0, named=True)["Comedy"] == "1"
+    assert frame.row(0)[:3] == (1, "Toy Story (1995)", "01-Jan-1995")
+
+
+def test_a_recbole_item_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "ml-100k.item"
+    path.write_text("item_id:token\tmovie_title:token_seq\tclass:token_seq\n1\tToy Story\tComedy\n")
+    frame = read_items(path).frame
+    assert frame.columns == ["item_id", "title", "class"]
+    assert frame.rows() == [(1, "Toy Story", "Comedy")]
+
+
+def test_id_and_title_come_first_and_other_columns_keep_their_types() -> None:
+    source = pd.DataFrame({"year": [1995], "name": ["Toy Story"], "movieId": [1]})
+    frame = read_items(source).frame
+    assert frame.columns == ["item_id", "title", "year"]
+    assert frame.schema["year"] == pl.Int64
+
+
+def test_a_catalogue_needs_no_title() -> None:
+    assert read_items(pl.DataFrame({"item": [1], "price": [2.5]})).frame.columns == [
+        "item_id",
+        "price",
+    ]
+
+
+def test_explicit_columns_win() -> None:
+    source = pl.DataFrame({"sku": ["a"], "label": ["A"], "asin": ["b"]})
+    frame = read_items(source, item_col="asin", title_col="label").frame
+    assert frame.rows(named=True) == [{"item_id": "b", "title": "A", "sku": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"item_id": [1, 2, 1]}, {}, "item_id has a second row in 1 of 3 rows, first 1 in row 3"),
+        ({"item_id": [1, None]}, {}, "item_id is null in 1 of 2 rows"),
+        ({"item_id": []}, {}, "holds no items"),
+        ({"x": [1]}, {}, "has no column for item_id; its columns are 'x'"),
+        (
+            {"item_id": [1], "asin": [2]},
+            {"item_col": "asin"},
+            "another column is chosen for item_id",
+        ),
+    ],
+)
+def test_a_bad_catalogue_is_refused(
+    columns: dict[str, list[object]], options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_items(pl.DataFrame(columns), **options)
+
+
+def test_aligned_rows_follow_the_vocabulary_with_nulls_for_unknown_items() -> None:
+    catalogue = Catalogue(pl.DataFrame({"item_id": [30, 10, 99], "title": ["C", "A", "Z"]}))
+    vocabulary = Vocabulary(pl.Series([20, 30, 10]))
+    assert catalogue.aligned(vocabulary).rows() == [(20, None), (30, "C"), (10, "A")]
+
+
+def test_a_catalogue_of_text_serves_a_vocabulary_of_integers() -> None:
+    catalogue = Catalogue(pl.DataFrame({"item_id": ["007", "8"], "title": ["Bond", "Eight"]}))
+    aligned = catalogue.aligned(Vocabulary(pl.Series([7, 8])))
+    assert aligned.rows() == [(7, None), (8, "Eight")]
+    assert aligned.schema["item_id"] == pl.Int64

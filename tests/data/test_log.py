@@ -1,0 +1,265 @@
+import datetime as dt
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.data.log import InteractionLog, read_log
+from segue.errors import DataError
+
+ML_1M = Path("../shared/data/ml-1m")
+needs_ml_1m = pytest.mark.skipif(not ML_1M.exists(), reason=f"MovieLens-1M is not at {ML_1M}")
+
+Pair = tuple[int, int]
+
+
+def log_of(pairs: list[Pair]) -> InteractionLog:
+    """A log of (user, item) pairs, the times counting up."""
+    frame = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+    return InteractionLog(frame.with_columns(timestamp=pl.int_range(len(pairs))))
+
+
+def pairs_of(log: InteractionLog) -> list[tuple[object, ...]]:
+    return log.frame.select("user_id", "item_id").rows()
+
+
+def test_a_csv_log_is_read_with_its_types_and_reported(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text("userId,movieId,rating,timestamp\n7,B1,4.5,1000\n7,B2,,900\n")
+    log = read_log(path)
+    assert log.frame.schema == {
+        "user_id": pl.Int64,
+        "item_id": pl.String,
+        "timestamp": pl.Int64,
+        "weight": pl.Float64,
+    }
+    assert log.frame.rows() == [(7, "B1", 1000, 4.5), (7, "B2", 900, None)]
+    assert len(log) == 2
+    assert log.notes[0].startswith(f"read 2 interactions from {path}")
+    assert log.notes[1:] == (
+        "user_id is read from the column 'userId'",
+        "item_id is read from the column 'movieId'",
+        "weight is read from the column 'rating'",
+    )
+
+
+def test_a_log_needs_no_weight_and_ignores_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text("item_id\tcolour\tuser_id\ttimestamp\na\tred\t1\t2024-01-05\n")
+    log = read_log(path)
+    assert log.frame.columns == ["user_id", "item_id", "timestamp"]
+    assert log.frame.rows() == [(1, "a", dt.datetime(2024, 1, 5))]
+
+
+def test_movielens_dat_and_data_files_are_ratings(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text("1::1193::5::978300760\n1::661::3::978302109\n")
+    (tmp_path / "u.data").write_text("1\t1193\t5\t978300760\n1\t661\t3\t978302109\n")
+    for name in ("ratings.dat", "u.data"):
+        log = read_log(tmp_path / name)
+        assert log.frame.rows() == [(1, 1193, 978300760, 5.0), (1, 661, 978302109, 3.0)]
+
+
+def test_a_recbole_log_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "ml-100k.inter"
+    path.write_text(
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t242\t3\t881250949\n"
+    )
+    assert read_log(path).frame.rows() == [(196, 242, 881250949, 3.0)]
+
+
+def test_the_same_log_comes_from_polars_and_pandas() -> None:
+    columns = {"user_id": ["a", "b"], "item_id": [1, 2], "timestamp": [0.5, 1.5]}
+    polars, lazy = pl.DataFrame(columns), pl.LazyFrame(columns)
+    assert read_log(polars).frame.equals(polars)
+    assert read_log(lazy).frame.equals(polars)
+    assert read_log(pd.DataFrame(columns)).frame.equals(polars)
+
+
+def test_pandas_datetimes_categories_and_missing_weights_are_understood() -> None:
+    frame = pd.DataFrame(
+        {
+            "user": pd.Categorical(["a", "b"]),
+            "item": [1.0, 2.0],
+            "date": pd.to_datetime(["2024-01-05", "2024-01-06"]).tz_localize("UTC"),
+            "rating": [4.0, float("nan")],
+        }
+    )
+    assert read_log(frame).frame.rows() == [
+        ("a", 1, dt.datetime(2024, 1, 5), 4.0),
+        ("b", 2, dt.datetime(2024, 1, 6), None),
+    ]
+
+
+def test_min_weight_drops_and_counts_lower_and_missing_weights() -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": [1, 2, 3, 4],
+            "item_id": [1, 2, 3, 4],
+            "timestamp": [1, 2, 3, 4],
+            "weight": [2.0, None, 1.9, 3.0],
+        }
+    )
+    log = read_log(frame, min_weight=2)
+    assert log.frame["user_id"].to_list() == [1, 4]
+    assert log.notes[-1] == (
+        "dropped 1 of 4 interactions with a weight below 2 and 1 without a weight"
+    )
+    assert len(read_log(frame)) == 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({}, {"min_weight": 2}, r"has no weight to compare with min_weight=2; .*--weight-col"),
+        ({"weight": [1.0]}, {"min_weight": float("nan")}, "min_weight=nan is no threshold"),
+        ({"weight": [1.0]}, {"min_weight": 2}, "leaves nothing of 1 interactions: 1 have less"),
+        ({"weight": [None]}, {"min_weight": 2}, "leaves nothing of 1 interactions"),
+        ({"weight": [float("nan")]}, {}, "weight is NaN or infinite in 1 of 1 rows"),
+        ({"weight": [float("-inf")]}, {}, "weight is NaN or infinite in 1 of 1 rows"),
+        ({"weight": ["high"]}, {}, "weight is not a number in 1 of 1 rows, first 'high' in row 1"),
+        ({"weight": ["nan"]}, {}, "weight is NaN or infinite"),
+        ({"weight": [True]}, {}, "weight is of type Boolean; weights are numbers"),
+        ({"user_id": [None]}, {}, "user_id is null in 1 of 1 rows"),
+        ({"item_id": [float("inf")]}, {}, "item_id is NaN or infinite in 1 of 1 rows"),
+        ({"timestamp": [float("nan")]}, {}, "timestamp is NaN or infinite in 1 of 1 rows"),
+        ({"uid": [1]}, {"user_col": "usr"}, "no column 'usr' for user_id; its columns are"),
+    ],
+)
+def test_a_bad_log_is_refused_in_one_line(
+    columns: dict[str, list[object]], options: dict[str, object], message: str
+) -> None:
+    frame = pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [1], **columns})
+    with pytest.raises(DataError, match=message) as error:
+        read_log(frame, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.dat", "log.parquet"])
+def test_an_empty_log_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    empty = pl.DataFrame(schema={"user_id": pl.Int64, "item_id": pl.Int64, "timestamp": pl.Int64})
+    if name == "log.csv":
+        empty.write_csv(path)
+    elif name == "log.parquet":
+        empty.write_parquet(path)
+    else:
+        path.touch()
+    with pytest.raises(DataError, match=r"holds no interactions; give a log that has some"):
+        read_log(path)
+
+
+def test_a_log_made_by_hand_is_checked_too() -> None:
+    frame = pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [1]})
+    assert len(InteractionLog(frame)) == 1
+    with pytest.raises(DataError, match="make one with read_log"):
+        InteractionLog(frame.cast(pl.Int32))
+    with pytest.raises(DataError, match="make one with read_log"):
+        InteractionLog(frame.select("item_id", "user_id", "timestamp"))
+    with pytest.raises(DataError, match="without interactions"):
+        InteractionLog(frame.clear())
+
+
+def test_of_duplicates_the_first_stays_and_the_order_is_kept() -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": [2, 1, 2, 2, 2],
+            "item_id": [5, 5, 5, 6, 5],
+            "timestamp": [9, 9, 9, 9, 8],
+            "weight": [1.0, 2.0, 3.0, 4.0, 5.0],
+        }
+    )
+    log = InteractionLog(frame, ("read",)).without_duplicates()
+    assert log.frame["weight"].to_list() == [1.0, 2.0, 4.0, 5.0]
+    assert log.notes == (
+        "read",
+        "dropped 1 of 5 interactions as duplicates: the same user, item and timestamp",
+    )
+
+
+def test_a_k_core_is_iterated_until_everybody_has_k() -> None:
+    # Item 9 goes first; then user 3 has one interaction, then item 8 has one, then user 4 none.
+    core = [(1, 1), (1, 2), (2, 1), (2, 2)]
+    chain = [(3, 9), (3, 8), (4, 8), (4, 1)]
+    log = log_of(core[:2] + chain + core[2:]).k_core(2)
+    assert pairs_of(log) == core
+    assert log.notes[-1] == (
+        "dropped 4 of 8 interactions of users and items with fewer than 2, repeatedly"
+    )
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1), st.integers(1, 4))
+def test_a_k_core_is_what_removing_rows_one_by_one_leaves(pairs: list[Pair], k: int) -> None:
+    left = list(pairs)
+    while True:
+        users, items = Counter(u for u, _ in left), Counter(i for _, i in left)
+        lonely = next((p for p in left if users[p[0]] < k or items[p[1]] < k), None)
+        if lonely is None:
+            break
+        left.remove(lonely)
+    if left:
+        assert Counter(pairs_of(log_of(pairs).k_core(k))) == Counter(left)
+    else:
+        with pytest.raises(DataError, match=f"k={k} leaves nothing of {len(pairs)} interactions"):
+            log_of(pairs).k_core(k)
+
+
+def test_users_with_short_histories_leave() -> None:
+    log = log_of([(1, 1), (2, 1), (1, 2), (3, 3), (3, 4), (3, 5)]).min_history(2)
+    assert pairs_of(log) == [(1, 1), (1, 2), (3, 3), (3, 4), (3, 5)]
+    assert log.notes[-1] == "dropped 1 of 6 interactions of users with fewer than 2"
+
+
+def test_if_every_user_is_too_short_the_longest_history_is_told() -> None:
+    with pytest.raises(DataError, match=r"every user has fewer than 5 .* 1 to 2: ask for at most"):
+        log_of([(1, 1), (1, 2), (2, 1)]).min_history(5)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_thresholds_below_one_are_refused(number: int) -> None:
+    log = log_of([(1, 1)])
+    with pytest.raises(DataError, match=f"k={number} asks for nothing; give at least 1"):
+        log.k_core(number)
+    with pytest.raises(DataError, match=f"n={number} asks for nothing; give at least 1"):
+        log.min_history(number)
+
+
+def test_the_summary_says_what_the_log_is_and_what_was_done_to_it() -> None:
+    frame = pl.DataFrame(
+        {
+            "user_id": [1, 1, 1, 2],
+            "item_id": ["a", "b", "a", "a"],
+            "timestamp": [5, 3, 4, 9],
+            "weight": [1.0, None, 4.5, 2.0],
+        }
+    )
+    assert InteractionLog(frame, ("a note",)).summary().splitlines() == [
+        "4 interactions of 2 users with 2 items",
+        "history length 1 to 3, median 2.0",
+        "timestamp 3 to 9",
+        "weight 1.0 to 4.5, null in 1 rows",
+        "a note",
+    ]
+
+
+@needs_ml_1m
+def test_movielens_is_read_by_position_and_refused_by_its_missing_times() -> None:
+    path = ML_1M / "interactions.parquet"
+    log = read_log(path, time_col="position")
+    assert len(log) == 999_611
+    assert log.frame["user_id"].n_unique() == 6_040
+    assert log.frame["item_id"].n_unique() == 3_416
+    assert log.frame["weight"].null_count() == 336_868
+    with pytest.raises(DataError, match=r"timestamp is null in 336,868 of 999,611 .*--time-col"):
+        read_log(path)
+
+
+@needs_ml_1m
+def test_movielens_with_min_weight_loses_the_rows_without_a_rating() -> None:
+    log = read_log(ML_1M / "interactions.parquet", time_col="position", min_weight=1)
+    assert len(log) == 999_611 - 336_868
+    assert "336,868 without a weight" in log.notes[-1]

@@ -1,0 +1,137 @@
+import datetime as dt
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+
+from segue.data.times import as_moment, as_times
+from segue.errors import DataError
+
+NOON = dt.datetime(2024, 1, 5, 12)
+NOON_UNIX = 1_704_456_000
+
+
+def times_of(values: pl.Series) -> pl.Series:
+    return as_times(values.alias("timestamp"), "log.csv")
+
+
+def test_numbers_keep_their_kind() -> None:
+    assert times_of(pl.Series([3, 1], dtype=pl.UInt32)).to_list() == [3, 1]
+    assert times_of(pl.Series([3, 1], dtype=pl.UInt32)).dtype == pl.Int64
+    assert times_of(pl.Series([1.5, 2.0])).dtype == pl.Float64
+    assert times_of(pl.Series(["3", "1"])).dtype == pl.Int64
+    assert times_of(pl.Series(["3", "1.5"])).to_list() == [3.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2024-01-05T12:00:00",
+        "2024-01-05 12:00:00",
+        "2024-01-05T12:00",
+        "2024-01-05T12:00:00.000000",
+        "2024-01-05T12:00:00Z",
+        "2024-01-05T14:00:00+02:00",
+        "2024-01-05 07:00:00-0500",
+    ],
+)
+def test_iso_text_is_utc_without_a_zone(written: str) -> None:
+    times = times_of(pl.Series([written]))
+    assert times.dtype == pl.Datetime("us")
+    assert times.to_list() == [NOON]
+
+
+def test_iso_text_of_several_forms_is_read_together() -> None:
+    written = ["2024-01-05", "2024-01-05T12:00:00.25", "2024-01-05T13:00:00+01:00"]
+    assert times_of(pl.Series(written)).to_list() == [
+        dt.datetime(2024, 1, 5),
+        NOON + dt.timedelta(seconds=0.25),
+        NOON,
+    ]
+
+
+def test_dates_and_datetimes_of_any_unit_and_zone_are_utc_microseconds() -> None:
+    berlin = NOON.replace(tzinfo=dt.UTC).astimezone(ZoneInfo("Europe/Berlin"))
+    assert times_of(pl.Series([NOON.date()])).to_list() == [dt.datetime(2024, 1, 5)]
+    for unit in ("ms", "us", "ns"):
+        values = pl.Series([NOON]).cast(pl.Datetime(unit))
+        assert times_of(values).to_list() == [NOON]
+        assert times_of(values).dtype == pl.Datetime("us")
+    assert times_of(pl.Series([berlin])).to_list() == [NOON]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pl.Series([1, None]), r"timestamp is null in 1 of 2 rows, first in row 2.*--time-col"),
+        (pl.Series([1.0, float("nan")]), r"NaN or infinite in 1 of 2 rows, first nan in row 2"),
+        (pl.Series([float("-inf")]), r"NaN or infinite"),
+        (pl.Series(["1", "nan"]), r"NaN or infinite"),
+        (pl.Series(["1", "soon"]), r"is not a number in 1 of 2 rows, first 'soon' in row 2"),
+        (pl.Series(["2024-01-05", "7"]), r"neither a number nor ISO 8601 .*first '7' in row 2"),
+        (pl.Series(["05/01/2024"]), r"neither a number nor ISO 8601 .*first '05/01/2024'"),
+        (pl.Series(["2024-13-05"]), r"neither a number nor ISO 8601"),
+        (pl.Series([2**63], dtype=pl.UInt64), r"overflows 64 bits"),
+        (pl.Series([True]), r"timestamp is of type Boolean; times are numbers, datetimes or"),
+    ],
+)
+def test_what_is_no_time_is_refused_in_one_line(values: pl.Series, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        times_of(values)
+    assert str(error.value).startswith("log.csv: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("moment", [7, 7.5, "7", "7.5", np.int64(7), np.float64(7.5)])
+def test_a_number_is_a_moment_in_the_logs_unit(moment: object) -> None:
+    assert as_moment(moment, np.array([1, 20])) == float(str(moment))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        NOON,
+        NOON.replace(tzinfo=dt.UTC),
+        dt.datetime(2024, 1, 5, 14, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        np.datetime64("2024-01-05T12"),
+        "2024-01-05T12:00:00",
+        "2024-01-05T13:00:00+01:00",
+    ],
+)
+@pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9])
+def test_a_date_is_turned_into_unix_time_of_the_logs_unit(moment: object, per_second: int) -> None:
+    times = np.array([1_000_000_000, 1_710_000_000]) * per_second
+    assert as_moment(moment, times) == NOON_UNIX * per_second
+    assert as_moment(moment, times.astype(float)) == NOON_UNIX * per_second
+
+
+def test_a_date_is_compared_with_datetimes_as_it_is() -> None:
+    times = np.array(["2020-01-01", "2024-06-01"], "datetime64[us]")
+    assert as_moment(dt.date(2024, 1, 5), times) == np.datetime64("2024-01-05")
+    assert (times >= as_moment("2024-01-05", times)).tolist() == [False, True]
+
+
+def test_a_fraction_of_a_second_is_not_rounded_away() -> None:
+    moment = NOON + dt.timedelta(seconds=0.5)
+    times = np.array([NOON_UNIX, NOON_UNIX + 1])
+    assert (times >= as_moment(moment, times)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "moment", [None, True, float("nan"), float("inf"), "soon", "", 10**400, [7], "1e400"]
+)
+def test_what_is_no_moment_is_refused(moment: object) -> None:
+    with pytest.raises(DataError, match="is not a moment: give a number or a date"):
+        as_moment(moment, np.array([1, 20]))
+
+
+def test_a_date_for_a_log_of_positions_is_refused() -> None:
+    with pytest.raises(DataError, match="up to 340, are not Unix times: give a number"):
+        as_moment(NOON, np.array([0, 340]))
+
+
+def test_a_number_for_a_log_of_datetimes_is_refused() -> None:
+    times = np.array(["2020-01-01", "2024-06-01"], "datetime64[us]")
+    with pytest.raises(DataError, match=r"7 is a number but the log's times are datetimes"):
+        as_moment(7, times)

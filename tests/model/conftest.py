@@ -1,0 +1,43 @@
+"""Gradients of a function of arrays, on whichever backend the tests run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segue.backend import load_keras
+
+load_keras()
+
+
+def value_and_gradients(function: Callable[..., Any], *arrays: np.ndarray) -> tuple[Any, list[Any]]:
+    """The scalar that `function` returns, and its slope with respect to each array."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        value, slopes = jax.value_and_grad(function, argnums=tuple(range(len(arrays))))(*arrays)
+    elif backend == "torch":
+        import torch
+
+        leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
+        value = function(*leaves)
+        value.backward()
+        value, slopes = value.detach(), [leaf.grad for leaf in leaves]
+    else:
+        import tensorflow as tf
+
+        leaves = [tf.constant(array) for array in arrays]
+        with tf.GradientTape() as tape:
+            tape.watch(leaves)
+            value = function(*leaves)
+        slopes = tape.gradient(value, leaves)
+    return float(value), [np.asarray(keras.ops.convert_to_numpy(slope)) for slope in slopes]
+
+
+@pytest.fixture(name="value_and_gradients")
+def _value_and_gradients() -> Callable[..., Any]:
+    return value_and_gradients

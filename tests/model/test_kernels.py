@@ -1,0 +1,157 @@
+"""Attention and dropout against plain NumPy in float64."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from segue.model import kernels
+
+ROWS, LENGTH, WIDTH = 6, 150, 8  # more than two query blocks, the last one short
+
+
+def arrays(seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.normal(size=(ROWS, LENGTH, WIDTH)).astype("float32") for _ in range(4)]
+
+
+def segments() -> np.ndarray:
+    """Two windows and some padding in each row, of different sizes."""
+    ids = np.zeros((ROWS, LENGTH), dtype="int32")
+    for row in range(ROWS):
+        ids[row, : 40 + row] = 1
+        ids[row, 40 + row : 140 - row] = 2
+    return ids
+
+
+def attention_by_hand(query, key, value, segment_ids, is_kept=None, rate=0.0):
+    """Position by position, in float64; `is_kept` bool[rows, length, length]."""
+    query, key, value = (each.astype("float64") for each in (query, key, value))
+    output = np.zeros_like(value)
+    for row in range(len(query)):
+        for at in range(query.shape[1]):
+            seen = [
+                past for past in range(at + 1) if segment_ids[row, past] == segment_ids[row, at]
+            ]
+            scores = key[row, seen] @ query[row, at] / np.sqrt(query.shape[-1])
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+            if is_kept is not None:
+                weights = weights * is_kept[row, at, seen] / (1.0 - rate)
+            output[row, at] = weights @ value[row, seen]
+    return output
+
+
+PATHS = [kernels.plain_attention, kernels.chunked_attention, kernels.attention]
+
+
+@pytest.mark.parametrize("attend", PATHS)
+def test_attention_equals_the_formula_worked_position_by_position(attend):
+    query, key, value, _ = arrays()
+    expected = attention_by_hand(query, key, value, segments())
+    output = attend(*map(ops.convert_to_tensor, (query, key, value, segments())))
+    np.testing.assert_allclose(ops.convert_to_numpy(output), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_chunked_attention_has_the_gradients_of_the_plain_one(value_and_gradients, rate):
+    query, key, value, slope = arrays()
+    weight = ops.convert_to_tensor(slope)
+    streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
+
+    def total(attend):
+        return lambda q, k, v: ops.sum(attend(q, k, v, segments(), rate, streams) * weight)
+
+    expected = value_and_gradients(total(kernels.plain_attention), query, key, value)
+    received = value_and_gradients(total(kernels.chunked_attention), query, key, value)
+    assert received[0] == pytest.approx(expected[0], abs=2e-3)
+    for ours, plain in zip(received[1], expected[1], strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
+def test_the_gradient_of_chunked_attention_equals_finite_differences(value_and_gradients):
+    query, key, value, slope = arrays()
+    weight = ops.convert_to_tensor(slope)
+    segment_ids = segments()
+    _, slopes = value_and_gradients(
+        lambda q, k, v: ops.sum(kernels.chunked_attention(q, k, v, segment_ids) * weight),
+        query,
+        key,
+        value,
+    )
+    random = np.random.default_rng(1)
+    direction = random.normal(size=query.shape)
+    step = 1e-5
+
+    def along(amount):
+        output = attention_by_hand(query + amount * direction, key, value, segment_ids)
+        return np.sum(output * slope)
+
+    expected = (along(step) - along(-step)) / (2 * step)
+    assert np.sum(slopes[0] * direction) == pytest.approx(expected, rel=1e-3)
+
+
+def test_attention_drops_weights_at_its_rate_and_scales_the_rest(value_and_gradients):
+    query, key, _, _ = arrays()
+    value = np.ones((ROWS, LENGTH, WIDTH), dtype="float32")
+    streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
+    output = kernels.attention(query, key, value, segments(), 0.3, streams)
+    output = ops.convert_to_numpy(output)
+    assert output.mean() == pytest.approx(1.0, abs=0.03)  # each is the sum of kept weights / 0.7
+    assert output[:, 30:].std() > 0.02
+
+
+def test_keep_mask_has_its_rate():
+    kept = ops.convert_to_numpy(kernels.keep_mask(np.arange(50, dtype="int32"), 20_000, 0.2))
+    # One million draws: the standard error of the mean is 0.0004.
+    assert kept.mean() == pytest.approx(0.8, abs=0.002)
+    assert np.abs(kept.mean(axis=1) - 0.8).max() < 0.015
+    assert np.abs(kept.mean(axis=0) - 0.8).max() < 0.3
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    return float(abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]))
+
+
+@pytest.mark.parametrize("lag", [1, 2, 8, 50, 200, 4096])
+def test_keep_mask_is_independent_between_positions(lag):
+    kept = ops.convert_to_numpy(kernels.keep_mask(np.arange(20, dtype="int32"), 20_000, 0.5))
+    assert correlation(kept[:, lag:], kept[:, :-lag]) < 0.01
+
+
+def test_keep_mask_is_independent_between_rows_steps_and_layers():
+    def bits(seed, counter):
+        key = kernels.dropout_key(ops.convert_to_tensor(np.array([seed, counter], dtype="int64")))
+        keys = kernels.row_keys(key, 8)
+        return ops.convert_to_numpy(kernels.keep_mask(keys, 20_000, 0.5))
+
+    first = bits(3, 0)
+    assert correlation(first[:-1], first[1:]) < 0.01
+    assert correlation(first, bits(3, 1)) < 0.01
+    assert correlation(first, bits(4, 0)) < 0.01
+
+
+def test_dropout_keeps_the_mean_and_zeroes_the_dropped():
+    inputs = np.ones((64, 50, 32), dtype="float32")
+    output = ops.convert_to_numpy(
+        kernels.dropout(ops.convert_to_tensor(inputs), 0.25, ops.convert_to_tensor(np.int32(5)))
+    )
+    assert set(np.unique(output).round(6)) == {0.0, np.float32(1 / 0.75).round(6)}
+    assert output.mean() == pytest.approx(1.0, abs=0.01)
+
+
+def lowbias32(x: np.ndarray) -> np.ndarray:
+    """Wellons' finaliser on unsigned integers, as published."""
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x7FEB352D)
+    x = x ^ (x >> np.uint32(15))
+    x = x * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
+
+
+def test_dropouts_bits_are_the_published_hash_on_every_backend():
+    keys = np.array([5, -7], dtype="int32")
+    counters = np.arange(1000, dtype="uint32") * np.uint32(0x9E3779B1)
+    bits = lowbias32(counters[None] + keys.view("uint32")[:, None])
+    expected = (bits & np.uint32(0x7FFFFFFF)) >= 0.3 * 2**31
+    kept = kernels.keep_mask(ops.convert_to_tensor(keys), 1000, 0.3)
+    np.testing.assert_array_equal(ops.convert_to_numpy(kept), expected)

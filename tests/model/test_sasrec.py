@@ -1,0 +1,260 @@
+"""The encoder as a Keras model: masks, positions, packing, prediction, the tutorial's batches."""
+
+import keras
+import numpy as np
+import pytest
+
+from segue.config import LossConfig, ModelConfig
+from segue.model.encoder import ROW_SIZES, Encoder, compiled
+from segue.model.sasrec import SASRec
+from segue.model.weights import load_weights, weights_of
+
+ITEMS, LENGTH = 30, 12
+SMALL = ModelConfig(max_length=LENGTH, width=8, num_blocks=2, num_heads=2, dropout=0.5)
+
+
+@pytest.fixture
+def model() -> SASRec:
+    """Weights large enough for every input to matter."""
+    keras.utils.set_random_seed(0)
+    model = SASRec(ITEMS, SMALL, seed=1)
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        value = random.normal(size=tuple(variable.shape), scale=0.5).astype("float32")
+        if variable.path.endswith("item_embedding/table"):
+            value[0] = 0.0
+        variable.assign(value)
+    return model
+
+
+def states(model, item_ids, **masks):
+    inputs = {"item_ids": np.asarray(item_ids, dtype="int32"), **masks}
+    outputs = model(inputs, training=False)
+    return keras.ops.convert_to_numpy(outputs["item_sequence_embedding"])
+
+
+def history(seed: int, length: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, ITEMS + 1, length).astype("int32")
+
+
+def row(*histories: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    item_ids, segment_ids = np.zeros((2, 1, LENGTH), dtype="int32")
+    at = 0
+    for number, each in enumerate(histories, 1):
+        item_ids[0, at : at + len(each)] = each
+        segment_ids[0, at : at + len(each)] = number
+        at += len(each)
+    return item_ids, segment_ids
+
+
+def test_changing_the_future_never_changes_the_past(model):
+    items = history(0, LENGTH)[None]
+    before = states(model, items)
+    changed = items.copy()
+    changed[0, 7:] = changed[0, 7:] % ITEMS + 1
+    after = states(model, changed)
+    np.testing.assert_allclose(after[:, :7], before[:, :7], atol=1e-6)
+    assert np.abs(after[:, 7:] - before[:, 7:]).max() > 1e-3
+
+
+def test_every_past_item_matters(model):
+    items = history(0, LENGTH)[None]
+    before = states(model, items)[0, -1]
+    for at in range(LENGTH):
+        changed = items.copy()
+        changed[0, at] = changed[0, at] % ITEMS + 1
+        assert np.abs(states(model, changed)[0, -1] - before).max() > 1e-5
+
+
+def test_a_packed_window_has_the_states_it_has_alone(model):
+    first, second = history(1, 5), history(2, 6)
+    item_ids, segment_ids = row(first, second)
+    together = states(model, item_ids, segment_ids=segment_ids)
+    alone = states(model, row(first)[0]), states(model, row(second)[0])
+    np.testing.assert_allclose(together[0, :5], alone[0][0, :5], atol=1e-6)
+    np.testing.assert_allclose(together[0, 5:11], alone[1][0, :6], atol=1e-6)
+
+
+def test_another_user_in_the_row_changes_nothing(model):
+    first, second, other = history(1, 5), history(2, 6), history(3, 6)
+    with_second = states(model, row(first, second)[0], segment_ids=row(first, second)[1])
+    with_other = states(model, row(first, other)[0], segment_ids=row(first, other)[1])
+    np.testing.assert_array_equal(with_second[0, :5], with_other[0, :5])
+
+
+def test_positions_count_from_the_windows_end_wherever_the_padding_is(model):
+    items = history(4, 7)
+    left, right = np.zeros((2, 1, LENGTH), dtype="int32")
+    left[0, -7:], right[0, :7] = items, items
+    np.testing.assert_allclose(states(model, left)[0, -7:], states(model, right)[0, :7], atol=1e-6)
+
+
+def test_padding_carries_nothing(model):
+    item_ids, segment_ids = row(history(5, 4))
+    output = states(model, item_ids, segment_ids=segment_ids)
+    assert not output[0, 4:].any()
+    disguised = item_ids.copy()
+    disguised[0, 4:] = 9  # items where the mask says padding
+    is_item = segment_ids > 0
+    np.testing.assert_array_equal(states(model, disguised, padding_mask=is_item), output)
+
+
+def test_row_0_of_the_item_table_starts_at_zero_and_is_never_trained(model):
+    fresh = SASRec(ITEMS, SMALL)
+    assert not weights_of(fresh)["item_embedding/table"][0].any()
+    item_ids, _ = row(history(5, 4))
+    y = {"positive_sequence": np.roll(item_ids, -1, axis=1)}
+    fresh.compile(optimizer=keras.optimizers.Adam(0.1))
+    fresh.fit(
+        {"item_ids": np.repeat(item_ids, 4, 0)},
+        {"positive_sequence": np.repeat(y["positive_sequence"], 4, 0)},
+        epochs=3,
+        verbose=0,
+    )
+    table = weights_of(fresh)["item_embedding/table"]
+    assert not table[0].any()
+    assert np.abs(table[1:]).max() > 0.1
+
+
+def test_the_query_is_the_state_at_the_last_item(model):
+    # The reference read a 53-item history of 200 positions at position 146: the count of padding.
+    items = np.stack([row(history(6, length))[0][0] for length in (1, 3, 9, LENGTH)])
+    everything = states(model, items)
+    queries = keras.ops.convert_to_numpy(model.encode({"item_ids": items}))
+    for at, length in enumerate((1, 3, 9, LENGTH)):
+        np.testing.assert_allclose(queries[at], everything[at, length - 1], atol=1e-5)
+
+
+def test_predictions_are_the_best_real_items_after_the_last_item(model):
+    items = np.stack([row(history(6, length))[0][0] for length in (1, 3, 9, LENGTH)])
+    queries = keras.ops.convert_to_numpy(model.encode({"item_ids": items}))
+    scores = queries @ weights_of(model)["item_embedding/table"][1:].T
+    expected = np.argsort(-scores, axis=1)[:, :10] + 1
+    predictions = model.predict({"item_ids": items}, verbose=0)["predictions"]
+    np.testing.assert_array_equal(predictions, expected)
+
+
+def test_padding_is_never_predicted_even_when_every_item_scores_below_it(model):
+    # Row 0 scores 0; make every item score less.
+    query = keras.ops.convert_to_numpy(model.encode({"item_ids": row(history(6, 4))[0]}))[0]
+    table = weights_of(model)["item_embedding/table"]
+    table[1:] = -query * np.linspace(1, 2, ITEMS)[:, None]
+    scores = model._best_items(query[None])
+    assert table[1:].dot(query).max() < 0
+    load_weights(model, {**weights_of(model), "item_embedding/table": table})
+    scores = keras.ops.convert_to_numpy(model._best_items(query[None]))
+    assert scores.min() >= 1
+
+
+def test_training_returns_the_states_alone(model):
+    outputs = model({"item_ids": row(history(6, 4))[0]}, training=True)
+    assert set(outputs) == {"item_sequence_embedding"}
+
+
+def test_dropout_differs_from_step_to_step_and_is_off_outside_training(model):
+    inputs = {"item_ids": row(history(6, 9))[0]}
+
+    def run(training):
+        return keras.ops.convert_to_numpy(
+            model(inputs, training=training)["item_sequence_embedding"]
+        )
+
+    assert np.abs(run(True) - run(True)).max() > 1e-3
+    np.testing.assert_array_equal(run(False), run(False))
+
+
+class Batches(keras.utils.PyDataset):
+    """(x, y, sample_weight) in slices of 16 rows, as a dataset gives them."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return keras.tree.map_structure(lambda a: a[16 * index : 16 * (index + 1)], self.arrays)
+
+
+def tutorial_batches(users: int = 64):
+    """Padded on the right, ready-made negatives, weights 0 on padding; the successor is certain."""
+    random = np.random.default_rng(0)
+    length = random.integers(4, LENGTH + 1, users)
+    first = random.integers(0, ITEMS, users)
+    sequence = (first[:, None] + np.arange(LENGTH + 1)) % ITEMS + 1
+    is_item = np.arange(LENGTH) < length[:, None]
+    item_ids = np.where(is_item, sequence[:, :-1], 0).astype("int32")
+    x = {"item_ids": item_ids, "padding_mask": is_item}
+    negatives = (sequence[:, 1:] + random.integers(1, ITEMS, (users, LENGTH)) - 1) % ITEMS + 1
+    y = {
+        "positive_sequence": np.where(is_item, sequence[:, 1:], 0).astype("int32"),
+        "negative_sequence": np.where(is_item, negatives, 0).astype("int32"),
+    }
+    return x, y, is_item.astype("float32")
+
+
+@pytest.mark.parametrize("keras_loss", [False, True])
+def test_the_tutorials_batches_train_and_predict_with_kerass_own_means(keras_loss):
+    config = ModelConfig(max_length=LENGTH, width=16, num_blocks=1, dropout=0.0)
+    model = SASRec(ITEMS, config, LossConfig(loss="bce"), k=3)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True) if keras_loss else None
+    model.compile(optimizer=keras.optimizers.Adam(0.02, beta_2=0.98), loss=loss)
+    x, y, weights = tutorial_batches()
+    losses = model.fit(Batches(x, y, weights), epochs=80, verbose=0).history
+    assert losses["loss"][-1] < 0.5 * losses["loss"][0]
+    outputs = model.predict(x, verbose=0)
+    assert outputs["item_sequence_embedding"].shape == (64, LENGTH, 16)
+    last = np.maximum(weights.sum(axis=1).astype(int) - 1, 0)
+    truth = y["positive_sequence"][np.arange(64), last]
+    assert np.mean((outputs["predictions"] == truth[:, None]).any(axis=1)) > 0.8
+
+
+def test_kerass_file_format_restores_the_model(model, tmp_path):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = keras.saving.load_model(path)
+    items = row(history(6, 9))[0]
+    np.testing.assert_allclose(states(again, items), states(model, items), atol=1e-6)
+    assert again.settings == model.settings
+    assert again.loss_settings == model.loss_settings
+
+
+def test_weights_have_stable_names_and_go_back_where_they_were(model):
+    other = SASRec(ITEMS, SMALL, seed=9)
+    assert weights_of(other).keys() == weights_of(model).keys()
+    assert "block_0/attention/projection/kernel" in weights_of(model)
+    assert "block_1/feedforward_norm/gamma" in weights_of(model)
+    load_weights(other, weights_of(model))
+    items = row(history(6, 9))[0]
+    np.testing.assert_array_equal(states(other, items), states(model, items))
+
+
+def test_the_encoder_pads_to_fixed_shapes_and_encodes_as_the_model_does(model):
+    encoder = Encoder(model)
+    windows = np.stack([row(history(at, at % LENGTH + 1))[0][0] for at in range(150)])
+    windows[7] = 0
+    expected = keras.ops.convert_to_numpy(model.encode({"item_ids": windows}))
+    received = encoder(windows)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+    assert not received[7].any()
+    assert encoder.shapes() == [(rows, LENGTH) for rows in ROW_SIZES]
+
+
+def test_the_encoder_compiles_each_shape_once():
+    if keras.backend.backend() != "jax":
+        pytest.skip("counts JAX's traces")
+    model = SASRec(ITEMS, ModelConfig(max_length=40, width=8, num_blocks=1))
+    traced = []
+
+    def count(item_ids):
+        traced.append(item_ids.shape)
+        return model.encode({"item_ids": item_ids})
+
+    encoder = Encoder(model)
+    encoder._encode = compiled(model, count)
+    for rows in (1, 2, 5, 8, 30, 128, 300):
+        for length in (1, 16, 17, 33, 40):
+            encoder(np.ones((rows, length), dtype="int32"))
+    assert sorted(set(traced)) == sorted(traced)
+    assert set(traced) <= set(encoder.shapes())

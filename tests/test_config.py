@@ -1,0 +1,231 @@
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from segue.config import (
+    DEFAULT_PRESET,
+    PRESETS,
+    Config,
+    LossConfig,
+    ModelConfig,
+    TrainingConfig,
+    load_preset,
+)
+from segue.errors import ConfigError
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "training": TrainingConfig,
+}
+
+
+def write_preset(directory: Path, text: str) -> Path:
+    path = directory / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_knows_its_name(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.name == name
+    assert Config.model_validate(preset.model_dump()) == preset
+
+
+def test_the_tutorial_preset_has_the_figures_of_the_reference() -> None:
+    preset = load_preset("tutorial")
+    model, loss, training = preset.model, preset.loss, preset.training
+    assert (model.max_length, model.width, model.num_blocks, model.num_heads) == (200, 50, 2, 1)
+    assert (model.dropout, model.feedforward_width) == (0.2, None)
+    assert (loss.loss, loss.negatives, loss.sampling) == ("bce", 1, "uniform")
+    assert (loss.exclude_history, loss.l2) == (True, 0.0)
+    assert (training.epochs, training.batch_size) == (10, 128)
+    assert (training.learning_rate, training.beta_2) == (0.001, 0.98)
+    assert (training.warmup_steps, training.schedule) == (0, "constant")
+
+
+def test_the_default_preset_trains_on_the_whole_catalogue() -> None:
+    assert load_preset(DEFAULT_PRESET).loss.loss == "softmax"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_penalises_the_item_table(name: str) -> None:
+    assert load_preset(name).loss.l2 == 0.0
+
+
+def test_no_two_sections_share_a_field_name() -> None:
+    names = [field for section in SECTIONS.values() for field in section.model_fields]
+    assert len(names) == len(set(names))
+
+
+def test_the_sections_are_those_of_a_configuration() -> None:
+    found = {name: field.annotation for name, field in Config.model_fields.items()}
+    assert {name: kind for name, kind in found.items() if name != "name"} == SECTIONS
+
+
+@pytest.mark.parametrize("key", ["epochs", "training.epochs", " training.epochs "])
+def test_a_setting_is_named_bare_or_with_its_section(key: str) -> None:
+    assert Config().with_settings([f"{key}=5"]).training.epochs == 5
+
+
+def test_settings_leave_everything_else_as_it_was() -> None:
+    before = load_preset("sasrec-paper")
+    after = before.with_settings(["epochs=5", "loss=gbce", "model.width=64"])
+    expected = before.model_dump()
+    expected["training"]["epochs"] = 5
+    expected["loss"]["loss"] = "gbce"
+    expected["model"]["width"] = 64
+    assert after.model_dump() == expected
+    assert before == PRESETS["sasrec-paper"]
+
+
+def test_of_two_values_for_one_setting_the_last_counts() -> None:
+    assert Config().with_settings(["epochs=5", "training.epochs=6"]).training.epochs == 6
+
+
+def test_no_settings_change_nothing() -> None:
+    assert Config().with_settings([]) == Config()
+
+
+@pytest.mark.parametrize(
+    ("setting", "section", "field", "value"),
+    [
+        ("dropout=0.5", "model", "dropout", 0.5),
+        ("learning_rate=1e-4", "training", "learning_rate", 1e-4),
+        ("learning_rate=1", "training", "learning_rate", 1.0),
+        ("packed=false", "training", "packed", False),
+        ("patience=3", "training", "patience", 3),
+        ("patience=none", "training", "patience", None),
+        ("feedforward_width=None", "model", "feedforward_width", None),
+        ("schedule=constant", "training", "schedule", "constant"),
+        ('schedule="constant"', "training", "schedule", "constant"),
+    ],
+)
+def test_values_are_read_as_toml_or_as_bare_words(
+    setting: str, section: str, field: str, value: object
+) -> None:
+    config = Config().with_settings([setting])
+    assert getattr(getattr(config, section), field) == value
+
+
+@pytest.mark.parametrize(
+    "key", ["epoch", "training.epoch", "model.epochs", "trainin.epochs", "a.b.c"]
+)
+def test_an_unknown_key_is_refused_with_those_that_exist(key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(repr(key))) as caught:
+        Config().with_settings([f"{key}=5"])
+    assert "training.epochs" in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["epochs", "=5", ""])
+def test_a_setting_without_key_or_value_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="is not key=value; write for example epochs=10"):
+        Config().with_settings([setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "where", "received"),
+    [
+        ("epochs=0", "training.epochs", "0"),
+        ("epochs=1.5", "training.epochs", "1.5"),
+        ("epochs=many", "training.epochs", "'many'"),
+        ("dropout=1.0", "model.dropout", "1.0"),
+        ("dropout=nan", "model.dropout", "nan"),
+        ("learning_rate=inf", "training.learning_rate", "inf"),
+        ("learning_rate=-1", "training.learning_rate", "-1"),
+        ("seed=2147483648", "training.seed", "2147483648"),
+        ("encoder=gru", "model.encoder", "'gru'"),
+        ("loss=hinge", "loss.loss", "'hinge'"),
+        ("gbce_t=1.5", "loss.gbce_t", "1.5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name_and_value(
+    setting: str, where: str, received: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config().with_settings([setting])
+    message = str(caught.value)
+    assert message.startswith(f"--set {setting}: {where}: ")
+    assert message.endswith(f"got {received}")
+    assert "\n" not in message
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ConfigError, match="width=128 is not a multiple of num_heads=3; choose"):
+        Config().with_settings(["num_heads=3"])
+
+
+def test_negatives_shared_by_a_batch_cannot_spare_one_users_history() -> None:
+    with pytest.raises(ConfigError, match="exclude_history=true cannot hold with"):
+        Config().with_settings(["shared_negatives=true", "exclude_history=true"])
+
+
+def test_a_message_names_the_settings_however_they_are_given() -> None:
+    with pytest.raises(ConfigError, match="--set epochs=0: "):
+        Config().with_settings(setting for setting in ["epochs=0"])
+
+
+def test_a_configuration_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().training.epochs = 5
+
+
+def test_a_preset_file_builds_on_the_default_preset(tmp_path: Path) -> None:
+    config = load_preset(write_preset(tmp_path, "[training]\nepochs = 3\n"))
+    expected = PRESETS[DEFAULT_PRESET].model_dump()
+    expected["name"] = "mine"
+    expected["training"]["epochs"] = 3
+    assert config.model_dump() == expected
+
+
+def test_a_preset_file_may_name_another_base_and_itself(tmp_path: Path) -> None:
+    path = write_preset(tmp_path, 'base = "tutorial"\nname = "small"\n[model]\nwidth = 16\n')
+    config = load_preset(path)
+    expected = PRESETS["tutorial"].model_dump()
+    expected["name"] = "small"
+    expected["model"]["width"] = 16
+    assert config.model_dump() == expected
+
+
+def test_an_unknown_preset_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'sasrek'; the presets are tutorial, "):
+        load_preset("sasrek")
+
+
+def test_a_missing_preset_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no preset file at .*none\.toml; check the path"):
+        load_preset(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[training]\nepoch = 3", "training.epoch: .*got 3"),
+        ("[trainin]\nepochs = 3", "trainin: .*got {'epochs': 3}"),
+        ("[training]\nepochs = 0", "training.epochs: .*got 0"),
+        ("training = 3", "training: .*got 3"),
+        ("name = 3", "name: .*got 3"),
+        ("[model]\nnum_heads = 3", "model: width=128 is not a multiple of num_heads=3"),
+        ("epochs 3", "cannot read the preset file .*line 1"),
+        ('base = "sasrek"', "base = 'sasrek'; the presets are tutorial, "),
+        ("base = [1]", r"base = \[1\]; the presets are tutorial, "),
+    ],
+)
+def test_a_preset_file_that_is_wrong_is_refused_in_one_line(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = write_preset(tmp_path, text)
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_preset(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"cannot read the preset file .*mine\.toml"):
+        load_preset(path)

@@ -1,0 +1,137 @@
+"""Batches against a brute-force reading of the histories."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from segue.config import Config
+from segue.data.histories import Histories
+from segue.data.vocabulary import Vocabulary
+from segue.errors import TrainingError
+from segue.training.batches import PackedBatches
+
+LENGTH = 8
+
+
+def histories(lists) -> Histories:
+    vocabulary = Vocabulary.from_ids(pl.Series(range(1, 51)))
+    return Histories.from_lists(vocabulary, [np.array(each, dtype=np.int32) for each in lists])
+
+
+@pytest.fixture
+def lists() -> list[list[int]]:
+    random = np.random.default_rng(0)
+    return [random.permutation(50)[: random.integers(1, 20)].tolist() for _ in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def _items_start_at_1(lists):
+    for each in lists:
+        each[:] = [item + 1 for item in each]
+
+
+def batches_of(lists, *settings: str) -> PackedBatches:
+    config = Config().with_settings([f"max_length={LENGTH}", "batch_size=10", *settings])
+    return PackedBatches(histories(lists), config, LENGTH)
+
+
+def pairs_of(x, y, weights) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The (inputs, targets) of each segment, as tuples."""
+    found = []
+    for row in range(len(x["item_ids"])):
+        segments = x["segment_ids"][row]
+        for segment in range(1, segments.max() + 1):
+            here = segments == segment
+            assert np.ptp(np.flatnonzero(here)) == here.sum() - 1
+            assert (weights[row][here] == 1).all()
+            found.append(
+                (tuple(x["item_ids"][row][here]), tuple(y["positive_sequence"][row][here]))
+            )
+        assert (weights[row][segments == 0] == 0).all()
+        assert (x["item_ids"][row][segments == 0] == 0).all()
+    return found
+
+
+@pytest.mark.parametrize("packed", ["packed=true", "packed=false"])
+def test_an_epoch_holds_every_users_newest_window_once(lists, packed):
+    batches = batches_of(lists, packed)
+    found = [pair for index in range(batches.num_batches) for pair in pairs_of(*batches[index])]
+    expected = [
+        (tuple(each[-LENGTH - 1 : -1]), tuple(each[-LENGTH:][-len(each[-LENGTH - 1 : -1]) :]))
+        for each in lists
+        if len(each) > 1
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+def test_users_with_long_histories_weigh_as_much_as_others(lists):
+    # The reference gave users with more than 200 items no validation weight at all.
+    lists[0] = list(range(1, 51))
+    batches = batches_of(lists, "packed=false")
+    total = sum(batches[index][2].sum() for index in range(batches.num_batches))
+    assert total == sum(min(LENGTH, len(each) - 1) for each in lists if len(each) > 1)
+
+
+def test_users_are_shuffled_anew_every_epoch(lists):
+    batches = batches_of(lists)
+    first = [pairs_of(*batches[index]) for index in range(batches.num_batches)]
+    batches.start_at(1, 0)
+    second = [pairs_of(*batches[index]) for index in range(batches.num_batches)]
+    assert first != second
+    assert sorted(sum(first, [])) == sorted(sum(second, []))
+    batches.start_at(0, 0)
+    assert first == [pairs_of(*batches[index]) for index in range(batches.num_batches)]
+
+
+def test_starting_in_the_middle_gives_the_batches_that_are_left(lists):
+    batches = batches_of(lists)
+    whole = [batches[index] for index in range(batches.num_batches)]
+    batches.start_at(0, 2)
+    assert batches.num_batches == len(whole) - 2
+    np.testing.assert_array_equal(batches[0][0]["item_ids"], whole[2][0]["item_ids"])
+
+
+def test_every_batch_has_one_shape(lists):
+    batches = batches_of(lists, "loss=bce", "negatives=3")
+    shapes = {
+        (x["item_ids"].shape, y["negative_sequence"].shape, weights.shape)
+        for x, y, weights in (batches[index] for index in range(batches.num_batches))
+    }
+    rows = batches.rows_per_batch
+    assert shapes == {((rows, LENGTH), (rows, LENGTH, 3), (rows, LENGTH))}
+
+
+def test_batch_size_counts_windows_not_rows(lists):
+    batches = batches_of(lists)
+    windows = [len(pairs_of(*batches[index])) for index in range(batches.num_batches)]
+    assert np.mean(windows[:-1]) == pytest.approx(10, abs=5)
+    assert batches.rows_per_batch < 10
+
+
+def test_negatives_are_drawn_anew_for_every_batch_and_epoch_and_avoid_the_user(lists):
+    # The reference drew them once for all epochs.
+    batches = batches_of(lists, "loss=bce", "exclude_history=true", "packed=false")
+    x, y, weights = batches[0]
+    first = y["negative_sequence"]
+    np.testing.assert_array_equal(first, batches[0][1]["negative_sequence"])
+    batches.start_at(1, 0)
+    assert (first != batches[0][1]["negative_sequence"]).mean() > 0.5
+    batches.start_at(0, 0)
+    history_of = {tuple(each[-LENGTH - 1 : -1]): set(each) for each in lists}
+    for row in range(len(first)):
+        is_target = weights[row] > 0
+        if is_target.any():
+            known = history_of[tuple(x["item_ids"][row][is_target])]
+            assert not set(first[row][is_target].ravel()) & known
+    assert first.min() >= 1
+    assert first.max() <= 50
+
+
+def test_shared_negatives_are_one_draw_for_the_batch(lists):
+    batches = batches_of(lists, "loss=sampled_softmax", "negatives=7", "shared_negatives=true")
+    assert batches[0][1]["negative_sequence"].shape == (7,)
+
+
+def test_histories_of_single_items_leave_nothing_to_learn():
+    with pytest.raises(TrainingError, match="none of the 2 users has two training items"):
+        batches_of([[1], [2]])

@@ -1,0 +1,286 @@
+"""Training end to end on small logs: what must be learned, kept, resumed and refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from segue.config import Config
+from segue.data.splits import Split, leave_one_out
+from segue.data.synthetic import markov_log
+from segue.errors import Interrupted, TrainingError
+from segue.evaluation.metrics import hit_rate
+from segue.evaluation.protocol import rank_full
+from segue.fitting import Validation
+from segue.model.weights import weights_of
+from segue.scoring import ModelScorer
+from segue.training import checkpoint
+from segue.training.trainer import Curves, Session, build_model, train
+
+SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return leave_one_out(markov_log(300, 40, 12, certainty=1.0, seed=0))
+
+
+def configured(*settings: str) -> Config:
+    return Config().with_settings([*SETTINGS, *settings])
+
+
+def trained(split: Split, config: Config, session: Session = Session(), validated: bool = True):
+    model = build_model(split.histories.vocabulary.num_items, config)
+    validation = split.validation
+    validate = Validation(model, validation, split.train, config) if validated else None
+    curves = train(model, split.train, config, validate, validation.histories, session)
+    return model, curves
+
+
+def assert_same_weights(first: keras.Model, second: keras.Model) -> None:
+    """To the bit on JAX; elsewhere threads may add in another order."""
+    tolerance = 0.0 if keras.backend.backend() == "jax" else 1e-5
+    for name, array in weights_of(first).items():
+        np.testing.assert_allclose(weights_of(second)[name], array, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ["loss=softmax"],
+        ["loss=sampled_softmax", "negatives=20", "sampling=popularity"],
+        ["loss=sampled_softmax", "negatives=20", "shared_negatives=true"],
+        ["loss=gbce", "negatives=16", "exclude_history=true"],
+        ["loss=bce", "negatives=4", "exclude_history=true"],
+        ["loss=softmax", "packed=false"],
+    ],
+    ids=" ".join,
+)
+def test_a_certain_next_item_is_learned(split, loss):
+    model, _ = trained(split, configured("epochs=40", "dropout=0.1", "schedule=constant", *loss))
+    ranks = rank_full(ModelScorer(model), split.test).ranks
+    assert hit_rate(ranks, 1).mean() >= 0.95
+
+
+def test_the_curves_hold_loss_and_validation_of_every_epoch(split):
+    _, curves = trained(split, configured("epochs=4", "validate_every=2"))
+    assert [each["epoch"] for each in curves.epochs] == [1, 2, 3, 4]
+    assert all({"loss", "val_loss", "seconds"} <= each.keys() for each in curves.epochs)
+    assert ["ndcg@10" in each for each in curves.epochs] == [False, True, False, True]
+    assert curves.epochs[-1]["loss"] < curves.epochs[0]["loss"]
+
+
+def scripted(scores: list[float], config: Config, split: Split) -> tuple[keras.Model, Curves, list]:
+    """Trains against a validation that returns these scores, and keeps each epoch's weights."""
+    model = build_model(split.histories.vocabulary.num_items, config)
+    seen = []
+
+    def validate(is_ranking_due: bool) -> dict[str, float]:
+        seen.append(weights_of(model))
+        return {"val_loss": 1.0, "ndcg@10": scores[len(seen) - 1], "hr@10": 0.0}
+
+    return model, train(model, split.train, config, validate), seen
+
+
+def test_the_best_weights_by_ndcg_are_kept(split):
+    config = configured("epochs=4", "validate_every=1")
+    model, curves, seen = scripted([0.1, 0.3, 0.2, 0.25], config, split)
+    assert curves.best_epoch == 2
+    for name, array in weights_of(model).items():
+        np.testing.assert_array_equal(array, seen[1][name])
+
+
+def test_training_stops_after_patience_validations_without_a_better_score(split):
+    config = configured("epochs=9", "validate_every=1", "patience=2")
+    _, curves, seen = scripted([0.1, 0.3, 0.2, 0.25, 0.9, 0.9, 0.9, 0.9, 0.9], config, split)
+    assert len(seen) == 4
+    assert curves.stopped_early
+    assert curves.best_epoch == 2
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_seed_others(split):
+    first, again, other = (
+        trained(split, configured("epochs=2", f"seed={seed}"))[0] for seed in (1, 1, 2)
+    )
+    assert_same_weights(first, again)
+    table = "item_embedding/table"
+    assert np.abs(weights_of(first)[table] - weights_of(other)[table]).max() > 1e-3
+
+
+class _Power:
+    """Cuts the power after so many batches, as `kill -9` would: nothing is saved any more."""
+
+    def __init__(self, monkeypatch, saves: int) -> None:
+        self.saves = saves
+        self.real = checkpoint.save
+        monkeypatch.setattr(checkpoint, "save", self.save)
+
+    def save(self, *arguments) -> None:
+        self.real(*arguments)
+        self.saves -= 1
+        if not self.saves:
+            raise SystemExit(137)
+
+
+@pytest.mark.parametrize("saves", [1, 3, 7])
+@pytest.mark.parametrize("loss", [["loss=softmax"], ["loss=bce", "exclude_history=true"]])
+def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
+    split, tmp_path, monkeypatch, saves, loss
+):
+    # 5 batches an epoch and a checkpoint after every one: the stops fall in an epoch, and at ends.
+    config = configured("epochs=3", "validate_every=1", *loss)
+    expected, expected_curves = trained(split, config)
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
+    with monkeypatch.context() as patch:
+        _Power(patch, saves)
+        with pytest.raises(SystemExit):
+            trained(split, config, session)
+    resumed, curves = trained(
+        split, config, Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0, resume=True)
+    )
+    assert_same_weights(expected, resumed)
+    assert curves.best_epoch == expected_curves.best_epoch
+    for ours, theirs in zip(curves.epochs, expected_curves.epochs, strict=True):
+        for name in ("loss", "val_loss", "ndcg@10"):
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
+
+
+def test_resuming_refuses_another_configuration_or_log(split, tmp_path):
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
+    trained(split, configured("epochs=1"), session)
+    again = Session(checkpoint=tmp_path / "c", resume=True)
+    with pytest.raises(TrainingError, match="another log or configuration"):
+        trained(split, configured("epochs=2"), again)
+    other = leave_one_out(markov_log(300, 40, 12, certainty=1.0, seed=1))
+    with pytest.raises(TrainingError, match="another log or configuration"):
+        trained(other, configured("epochs=1"), again)
+
+
+def test_resuming_without_a_checkpoint_is_refused(split, tmp_path):
+    session = Session(checkpoint=tmp_path / "c", resume=True)
+    with pytest.raises(TrainingError, match="no checkpoint at .* start without --resume"):
+        trained(split, configured("epochs=1"), session)
+
+
+def test_a_damaged_checkpoint_is_refused(split, tmp_path):
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
+    trained(split, configured("epochs=1"), session)
+    path = tmp_path / "c" / checkpoint.FILE_NAME
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="damaged"):
+        trained(split, configured("epochs=1"), Session(checkpoint=tmp_path / "c", resume=True))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(split, tmp_path, monkeypatch):
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
+    trained(split, configured("epochs=1"), session)
+    before = (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(Exception, match="cannot write the checkpoint .*No space left"):
+        trained(split, configured("epochs=1"), session)
+    assert [each.name for each in (tmp_path / "c").iterdir()] == [checkpoint.FILE_NAME]
+    assert (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes() == before
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(split, tmp_path):
+    config = configured("epochs=3")
+    expected, _ = trained(split, config, validated=False)
+    directory = tmp_path / "c"
+    model = build_model(split.histories.vocabulary.num_items, config)
+
+    def interrupting(is_ranking_due: bool) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"ndcg@10": 0.0}
+
+    with pytest.raises(Interrupted, match="stopped in epoch 2 .* --resume"):
+        train(
+            model,
+            split.train,
+            config.with_settings(["validate_every=1"]),
+            interrupting,
+            session=Session(checkpoint=directory),
+        )
+    assert (directory / checkpoint.FILE_NAME).exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+KILLED = """
+import os, sys
+from segue.config import Config
+from segue.data.splits import leave_one_out
+from segue.data.synthetic import markov_log
+from segue.training import checkpoint
+from segue.training.trainer import Session, build_model, train
+from pathlib import Path
+
+split = leave_one_out(markov_log(300, 40, 12, certainty=1.0, seed=0))
+config = Config().with_settings(sys.argv[2:])
+real, left = checkpoint.save, [4]
+def save(*arguments):
+    real(*arguments)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+checkpoint.save = save
+train(build_model(40, config), split.train, config,
+      session=Session(checkpoint=Path(sys.argv[1]), checkpoint_every_s=0.0))
+"""
+
+
+def test_kill_9_loses_nothing_that_a_checkpoint_holds(split, tmp_path):
+    settings = [*SETTINGS, "epochs=2"]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "c"), *settings]
+    source = Path(checkpoint.__file__).parents[2]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(source)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    config = Config().with_settings(settings)
+    expected, _ = trained(split, config, validated=False)
+    model = build_model(40, config)
+    train(model, split.train, config, session=Session(checkpoint=tmp_path / "c", resume=True))
+    assert_same_weights(expected, model)
+
+
+def test_a_csv_log_has_a_line_for_every_epoch(split, tmp_path):
+    trained(split, configured("epochs=2"), Session(csv_log=tmp_path / "log.csv"))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert "loss" in lines[0]
+    assert len(lines) == 3
+
+
+def test_a_step_is_compiled_once_for_the_whole_training(split):
+    if keras.backend.backend() != "jax":
+        pytest.skip("counts JAX's compilations")
+    config = configured("epochs=3")
+    model = build_model(40, config)
+    train(model, split.train, config)
+    assert model.train_function is not None
+    compiled = []
+    original = model.compute_loss
+
+    def counting(*arguments, **keywords):
+        compiled.append(1)
+        return original(*arguments, **keywords)
+
+    model = build_model(40, config)
+    original = model.compute_loss
+    model.compute_loss = counting
+    train(model, split.train, config)
+    assert len(compiled) == 1
+
+
+def test_progress_lines_tell_loss_speed_and_time_left(split, capsys):
+    trained(split, configured("epochs=2", "validate_every=1"), Session(show_progress=True))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 2
+    assert all(
+        word in lines[1] for word in ("epoch 2/2", "loss", "ndcg@10", "targets/s", "0:00 left")
+    )
