@@ -8,8 +8,6 @@ process of its own, so that its peak of memory is its own.
 """
 
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -19,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import polars as pl
+from surroundings import surroundings
 
 from segue.data.histories import Histories
 from segue.data.log import read_log
@@ -48,7 +45,7 @@ def main() -> None:
         del log
         rows = [measured_apart(path) for path in paths]
     print_table(rows)
-    print(json.dumps({"rows": rows, "made_s": made_s, **surroundings()}))
+    print(json.dumps({"rows": rows, "made_s": made_s, **surroundings(["polars", "numpy"], SEED)}))
 
 
 def measured_apart(path: Path) -> dict[str, Any]:
@@ -89,24 +86,6 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print("".join(f"{column:>13}" for column in columns))
     for row in rows:
         print("".join(f"{row[column]:>13}" for column in columns))
-
-
-def surroundings() -> dict[str, Any]:
-    """What a figure depends on besides the code at hand."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
-    )
-    return {
-        "commit": commit.stdout.strip() if commit.returncode == 0 else "none yet",
-        "versions": {
-            "python": platform.python_version(),
-            "polars": pl.__version__,
-            "numpy": np.__version__,
-        },
-        "device": f"cpu {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)),
-        "seed": SEED,
-    }
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """A small trained run, made once for all tests that ask one something."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 
+import segue
 from segue.config import Config, ModelConfig, TrainingConfig
-from segue.data.items import Catalogue
-from segue.data.splits import leave_one_out
 from segue.data.synthetic import markov_log
-from segue.recommender import Recommender
+
+if TYPE_CHECKING:  # what imports Keras is left to the tests that need it
+    from segue.recommender import Recommender
 
 TINY = Config(
     name="tiny",
@@ -38,17 +40,14 @@ def items_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recommender(log_file: Path, items_file: Path) -> Recommender:
+def recommender(log_file: Path, items_file: Path) -> "Recommender":
     """The small run, with its report."""
-    import segue
-
-    split = leave_one_out(segue.read_log(log_file))
-    items: Catalogue = segue.read_items(items_file)
-    return segue.fit(split, items=items, preset=TINY).with_report()
+    split = segue.leave_one_out(segue.read_log(log_file))
+    return segue.fit(split, items=segue.read_items(items_file), preset=TINY).with_report()
 
 
 @pytest.fixture(scope="session")
-def run(recommender: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(recommender: "Recommender", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run on disk, to be read only."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     recommender.save(path)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segue.config import ModelConfig as ModelConfig
     from segue.config import TrainingConfig as TrainingConfig
     from segue.config import load_preset as load_preset
-    from segue.data.datasets import load as load_dataset
+    from segue.data.datasets import load as load_dataset  # noqa: F401
     from segue.data.histories import Histories as Histories
     from segue.data.items import read_items as read_items
     from segue.data.log import read_log as read_log

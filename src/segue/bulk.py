@@ -7,7 +7,7 @@ go into files beside the target, which are joined and moved into place at the en
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ def recommend_file(
     item_col: str | None = None,
     time_col: str | None = None,
     force: bool = False,
+    on_progress: Callable[[int], None] | None = None,
 ) -> BulkSummary:
     """Recommend to every user of a log, from the history in the log alone.
 
@@ -65,6 +66,7 @@ def recommend_file(
         k: How many items for each user, 1 to 500.
         user_col, item_col, time_col: As for `read_log`.
         force: Whether a file that stands at `target` is replaced.
+        on_progress: Told the rows written so far, every `ANSWERS_AT_ONCE` or fewer.
 
     Raises:
         RequestError: `k` is out of range.
@@ -86,6 +88,8 @@ def recommend_file(
                 with _writing(target):
                     answers.write_parquet(directory / f"{summary.rows:020}.parquet")
                 summary.rows += len(answers)
+                if on_progress:
+                    on_progress(summary.rows)
         with _writing(target):
             _join(directory, target)
     return summary

@@ -17,7 +17,7 @@ from segue.errors import ConfigError
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -29,6 +29,9 @@ class ModelConfig(Section):
     num_blocks: int = Field(default=2, ge=1, le=64)
     num_heads: int = Field(default=1, ge=1, le=64)
     feedforward_width: int | None = Field(default=None, ge=1, description="None: the same as width")
+    scale_embedding: bool = Field(
+        default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
+    )
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
@@ -116,7 +119,7 @@ PRESETS: dict[str, Config] = {
     # The Keras tutorial's figures: BCE with one negative, width 50, Adam 1e-3, ten epochs.
     "tutorial": Config(
         name="tutorial",
-        model=ModelConfig(width=50, dropout=0.2),
+        model=ModelConfig(width=50, dropout=0.2, scale_embedding=False),
         loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
         training=TrainingConfig(epochs=10, learning_rate=1e-3, warmup_steps=0, schedule="constant"),
     ),
@@ -136,6 +139,12 @@ PRESETS: dict[str, Config] = {
     ),
     # Full softmax over the catalogue with warm-up and cosine decay: the default.
     "sasrec": Config(name="sasrec"),
+    # The same, smaller: a first look in minutes on a laptop.
+    "quick": Config(
+        name="quick",
+        model=ModelConfig(width=64),
+        training=TrainingConfig(epochs=12),
+    ),
 }
 
 DEFAULT_PRESET = "sasrec"
@@ -159,7 +168,7 @@ def load_preset(name_or_path: str | Path) -> Config:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no preset file at {path}; check the path") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the preset file {path}: {error}") from None
     base_name = document.pop("base", DEFAULT_PRESET)
     if not isinstance(base_name, str) or base_name not in PRESETS:
@@ -183,9 +192,12 @@ def _locate(key: str) -> tuple[str, str]:
     section, dot, field = key.rpartition(".")
     homes = [section] if dot else [name for name in _SECTIONS if key in _fields(name)]
     if len(homes) != 1 or field not in _fields(homes[0]):
-        known = ", ".join(f"{name}.{each}" for name in _SECTIONS for each in _fields(name))
-        raise ConfigError(f"unknown setting {key!r}; the settings are {known}")
+        raise ConfigError(f"unknown setting {key!r}; the settings are {_known()}")
     return homes[0], field
+
+
+def _known() -> str:
+    return ", ".join(f"{name}.{each}" for name in _SECTIONS for each in _fields(name))
 
 
 def _fields(section: str) -> list[str]:
@@ -196,9 +208,11 @@ def _parse_value(text: str) -> Any:
     """A TOML value where the text is one, else the text itself."""
     if text.lower() == "none":
         return None
+    if "\n" in text:
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -217,6 +231,10 @@ def _validated(document: Mapping[str, Any], source: str) -> Config:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"{source}: unknown setting {where!r}; the settings are {_known()}"
+            ) from None
         received = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{source}: {where}: {message}{received}") from None

@@ -14,7 +14,7 @@ from segue.data.histories import Histories
 from segue.data.splits import HeldOut
 from segue.errors import RequestError
 from segue.evaluation import protocol as protocols
-from segue.evaluation.baselines import MAX_KNN_ITEMS, ItemKNN, Popularity
+from segue.evaluation.baselines import MAX_KNN_ITEMS, ItemKNN, LastItemTransition, Popularity
 from segue.evaluation.protocol import Ranking, Scorer
 from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights
@@ -278,7 +278,10 @@ class Recommender:
         if self.run.split is None:
             return {}, ["no baselines: the run holds no histories"]
         train = self.run.split.train
-        baselines: dict[str, Scorer] = {"popularity": Popularity(train)}
+        baselines: dict[str, Scorer] = {
+            "popularity": Popularity(train),
+            "last_item": LastItemTransition(train),
+        }
         if self.vocabulary.num_items > MAX_KNN_ITEMS:
             return baselines, [f"no item_knn: more than {MAX_KNN_ITEMS:,} items"]
         return {**baselines, "item_knn": ItemKNN(train)}, []

@@ -16,6 +16,7 @@ import pytest
 import segue.artifact
 from segue.artifact import Run, check_output, documents, read_run, write_run
 from segue.artifact import run as run_module
+from segue.artifact.placing import put_in_place
 from segue.errors import OutputError, RunError
 
 MakeRun = Callable[..., Run]
@@ -56,15 +57,17 @@ def test_a_new_place_may_be_taken(tmp_path: Path) -> None:
     assert names_in(tmp_path) == set()
 
 
-@pytest.mark.parametrize("force", [True, False])
-def test_a_missing_directory_above_is_told(tmp_path: Path, force: bool) -> None:
-    with pytest.raises(OutputError, match=f"there is no directory {tmp_path}/runs; make it, or"):
-        check_output(tmp_path / "runs" / "one", force=force)
+def test_missing_directories_above_are_made_when_the_run_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "runs" / "films" / "one"
+    check_output(target, force=False)
+    assert names_in(tmp_path) == set()
+    put_in_place(target, lambda draft: (draft / "file").touch(), force=False)
+    assert names_in(target) == {"file"}
 
 
 def test_a_file_in_place_of_the_directory_above_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
-    with pytest.raises(OutputError, match=f"there is no directory {tmp_path}/runs"):
+    with pytest.raises(OutputError, match=f"{tmp_path}/runs is not a directory; choose another"):
         check_output(tmp_path / "runs" / "one", force=False)
 
 

@@ -24,6 +24,8 @@ from segue.training.trainer import Curves, Session, build_model, train
 
 SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
 
+PLAIN = Session()
+
 
 @pytest.fixture(scope="module")
 def split() -> Split:
@@ -34,7 +36,7 @@ def configured(*settings: str) -> Config:
     return Config().with_settings([*SETTINGS, *settings])
 
 
-def trained(split: Split, config: Config, session: Session = Session(), validated: bool = True):
+def trained(split: Split, config: Config, session: Session = PLAIN, validated: bool = True):
     model = build_model(split.histories.vocabulary.num_items, config)
     validation = split.validation
     validate = Validation(model, validation, split.train, config) if validated else None
@@ -163,7 +165,7 @@ def test_resuming_refuses_another_configuration_or_log(split, tmp_path):
 
 def test_resuming_without_a_checkpoint_is_refused(split, tmp_path):
     session = Session(checkpoint=tmp_path / "c", resume=True)
-    with pytest.raises(TrainingError, match="no checkpoint at .* start without --resume"):
+    with pytest.raises(TrainingError, match=r"no checkpoint at .* start without --resume"):
         trained(split, configured("epochs=1"), session)
 
 
@@ -185,7 +187,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(split, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_flush", full)
-    with pytest.raises(Exception, match="cannot write the checkpoint .*No space left"):
+    with pytest.raises(Exception, match=r"cannot write the checkpoint .*No space left"):
         trained(split, configured("epochs=1"), session)
     assert [each.name for each in (tmp_path / "c").iterdir()] == [checkpoint.FILE_NAME]
     assert (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes() == before
@@ -193,7 +195,6 @@ def test_a_full_disk_leaves_the_old_checkpoint(split, tmp_path, monkeypatch):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(split, tmp_path):
     config = configured("epochs=3")
-    expected, _ = trained(split, config, validated=False)
     directory = tmp_path / "c"
     model = build_model(split.histories.vocabulary.num_items, config)
 
@@ -201,7 +202,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(split, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
         return {"ndcg@10": 0.0}
 
-    with pytest.raises(Interrupted, match="stopped in epoch 2 .* --resume"):
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2 .* --resume"):
         train(
             model,
             split.train,

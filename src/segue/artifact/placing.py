@@ -25,15 +25,14 @@ def check_output(path: str | Path, *, force: bool) -> None:
         force: Whether a run that stands there may be replaced. Nothing but a run ever is.
 
     Raises:
-        OutputError: Something stands there, or the directory above is missing or not writable.
+        OutputError: Something stands there, or the directory above cannot be made or is not writable.
     """
     with writing(path):
         target = resolved(path)
-        parent = target.parent
+        parent = next(each for each in target.parents if os.path.lexists(each))
         if not parent.is_dir():
             raise OutputError(
-                f"cannot write the run {path}: there is no directory {parent}; make it, or choose "
-                f"another place"
+                f"cannot write the run {path}: {parent} is not a directory; choose another place"
             )
         if not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(
@@ -76,6 +75,7 @@ def put_in_place(target: Path, fill: Callable[[Path], None], *, force: bool) -> 
     try:
         try:
             _recover(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
             draft.mkdir()
             fill(draft)
             _sync_all(draft)

@@ -7,7 +7,6 @@ import typer
 
 from segue.cli.options import Force
 from segue.cli.output import note, shown_cell
-from segue.cli.place import Place
 from segue.cli.report import print_headline, print_next
 
 if TYPE_CHECKING:
@@ -31,18 +30,19 @@ def demo(
 
     An earlier run in the default place is replaced.
     """
+    from segue.artifact import check_output
     from segue.data.splits import leave_one_out
     from segue.fitting import fit
     from segue.training.trainer import Session
 
-    place = Place(out, force=force or out == DEFAULT_RUN)
+    force = force or out == DEFAULT_RUN
+    check_output(out, force=force)
     log, films = _movielens()
     split = leave_one_out(log)
     note(log.summary(), *split.notes)
-    place.prepare()
     trained = fit(split, items=films, preset=PRESET, session=Session(show_progress=True))
     recommender = trained.with_report()
-    recommender.save(out, force=place.force)
+    recommender.save(out, force=force)
     print_headline(recommender.run.report)
     _print_example(recommender, split.histories.user_ids[0])
     print(f"\nThe run is in {out}.")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from segue.cli.checkpoints import checkpoint_of, refuse_checkpoint, remove_checkpoint
 from segue.cli.inputs import chosen_validation, read_source
 from segue.cli.options import Force, LogColumns, LogSource, number, whole_number
 from segue.cli.output import note
-from segue.cli.place import Place
 from segue.cli.report import print_run
 
 if TYPE_CHECKING:
@@ -129,11 +129,15 @@ def fit(
     A training that is interrupted leaves a checkpoint in RUN.checkpoint; the same command with
     --resume goes on from there.
     """
+    from segue.artifact import check_output
     from segue.data.items import read_items
     from segue.fitting import fit as train
     from segue.training.trainer import Session
 
-    place = Place(out, force=force, is_resumed=options.resume)
+    check_output(out, force=force)
+    checkpoint = checkpoint_of(out)
+    if not (options.resume or force):
+        refuse_checkpoint(checkpoint)
     config = recipe.config()
     log, catalogue = read_source(source, columns)
     log = filters.apply(log)
@@ -141,7 +145,7 @@ def fit(
         catalogue = read_items(items)
     split = recipe.divided(log)
     session = Session(
-        checkpoint=place.checkpoint,
+        checkpoint=checkpoint,
         checkpoint_every_s=options.checkpoint_every,
         resume=options.resume,
         show_progress=True,
@@ -150,12 +154,13 @@ def fit(
     )
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)
     note(log.summary(), *split.notes)
-    place.prepare()
+    if not options.resume:
+        remove_checkpoint(checkpoint)
     recommender = train(
         split, validation=validation, items=catalogue, preset=config, session=session
     )
     if split.test is not None:
         recommender = recommender.with_report()
     recommender.save(out, force=force)
-    place.remove_checkpoint()
+    remove_checkpoint(checkpoint)
     print_run(out, recommender)

@@ -72,7 +72,13 @@ def recommend(
         from segue.bulk import recommend_file
 
         summary = recommend_file(
-            recommender, question.source, question.target, k, force=force, **asdict(columns)
+            recommender,
+            question.source,
+            question.target,
+            k,
+            force=force,
+            on_progress=lambda rows: note(f"{rows:,} recommendations written"),
+            **asdict(columns),
         )
         _print_summary(asdict(summary), question.target, as_json)
     elif question.history is not None:

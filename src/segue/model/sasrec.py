@@ -169,7 +169,10 @@ class SASRec(keras.Model):
         }
 
     def _embed(self, item_ids: Tensor, segment_ids: Tensor, training: bool) -> Tensor:
-        states = self.item_embedding(item_ids) + self.position_embedding(segment_ids)
+        states = self.item_embedding(item_ids)
+        if self.settings.scale_embedding:
+            states = states * self.settings.width**0.5
+        states = states + self.position_embedding(segment_ids)
         states = self.embedding_dropout(states, training=training)
         return states * _as_mask(segment_ids, states.dtype)
 

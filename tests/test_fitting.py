@@ -1,0 +1,86 @@
+"""From a log or a split to a recommender, and what validation measures on the way."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import segue
+from segue.config import Config
+from segue.data.items import Catalogue
+from segue.data.splits import Split, leave_one_out
+from segue.data.synthetic import markov_log
+from segue.errors import ConfigError, DataError
+from segue.evaluation.metrics import summarize
+from segue.evaluation.protocol import rank_full
+from segue.fitting import Validation, fit
+from segue.scoring import ModelScorer
+from segue.training.trainer import build_model
+
+SMALL = Config().with_settings(["max_length=10", "width=8", "num_blocks=1", "epochs=1"])
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return leave_one_out(markov_log(100, 30, 8, seed=0))
+
+
+def validation_of(split: Split, config: Config) -> tuple[Validation, ModelScorer]:
+    model = build_model(30, config)
+    assert split.validation is not None
+    return Validation(model, split.validation, split.train, config), ModelScorer(model)
+
+
+def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_targets(split):
+    validation, scorer = validation_of(split, SMALL)
+    held_out = split.validation
+    logits = scorer.score(held_out.histories, slice(None))[:, 1:].astype("float64")
+    surprise = np.log(np.exp(logits).sum(1)) - logits[np.arange(100), held_out.targets - 1]
+    assert validation(False) == {"val_loss": pytest.approx(surprise.mean(), rel=1e-5)}
+
+
+def test_the_validation_ranks_the_whole_catalogue(split):
+    validation, scorer = validation_of(split, SMALL)
+    expected = summarize(rank_full(scorer, split.validation).ranks)
+    measured = validation(True)
+    assert measured["ndcg@10"] == pytest.approx(expected["ndcg@10"])
+    assert measured["hr@10"] == pytest.approx(expected["hr@10"])
+
+
+def test_the_validations_negatives_are_always_the_same_and_never_the_users(split):
+    config = SMALL.with_settings(["loss=bce", "exclude_history=true", "negatives=5"])
+    (first, _), (second, _) = validation_of(split, config), validation_of(split, config)
+    negatives = first._targets["negative_sequence"]
+    np.testing.assert_array_equal(negatives, second._targets["negative_sequence"])
+    for user in range(100):
+        assert not set(negatives[user].ravel()) & set(split.validation.histories.items_of(user))
+
+
+def test_a_whole_log_trains_without_validation_and_keeps_every_interaction():
+    log = markov_log(50, 20, 8, seed=0)
+    recommender = fit(log, preset=SMALL)
+    assert recommender.run.split.kind == "none"
+    assert recommender.run.item_counts.sum() == len(log)
+    assert "val_loss" not in recommender.run.training["epochs"][0]
+
+
+def test_training_sees_neither_validation_nor_test(split):
+    recommender = fit(split, preset=SMALL)
+    assert recommender.run.item_counts.sum() == split.histories.num_interactions - 2 * 100
+
+
+def test_a_catalogue_that_no_run_can_hold_is_refused_before_training(split, monkeypatch):
+    monkeypatch.setattr("segue.fitting.train", lambda *_: pytest.fail("it trained"))
+    items = Catalogue(pl.DataFrame({"item_id": [1], "dense_id": [5]}))
+    with pytest.raises(DataError, match="dense_id"):
+        fit(split, items=items, preset=SMALL)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(split):
+    with pytest.raises(ConfigError, match=r"unknown preset 'sassy'; the presets are .*sasrec"):
+        segue.fit(split, preset="sassy")
+
+
+def test_every_example_of_the_api_is_a_public_name():
+    assert {"fit", "load", "read_log", "read_items", "leave_one_out", "SASRec"} <= set(
+        segue.__all__
+    )
