@@ -32,7 +32,7 @@ class ModelConfig(Section):
     scale_embedding: bool = Field(
         default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
     )
-    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
@@ -72,7 +72,7 @@ class LossConfig(Section):
 class TrainingConfig(Section):
     """How long, how fast, from which seed; `batch_size` counts windows."""
 
-    epochs: int = Field(default=24, ge=1, le=100_000)
+    epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=128, ge=1, le=1_000_000)
     learning_rate: float = Field(default=2e-3, gt=0.0, le=10.0)
     beta_2: float = Field(default=0.98, ge=0.0, lt=1.0)
@@ -142,7 +142,7 @@ PRESETS: dict[str, Config] = {
     # The same, smaller: a first look in minutes on a laptop.
     "quick": Config(
         name="quick",
-        model=ModelConfig(width=64),
+        model=ModelConfig(width=64, dropout=0.2),
         training=TrainingConfig(epochs=12),
     ),
 }

@@ -1,40 +1,22 @@
-import errno
+"""Commands run in this process, and what they leave."""
+
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
 
 import segue.fitting
 from segue.cli import main
-from segue.data import datasets
-from segue.data.items import read_items
-from segue.data.log import read_log
-from segue.data.splits import global_time, no_split
-from segue.data.vocabulary import Vocabulary
-from segue.errors import DatasetError, Interrupted
 from segue.recommender import Recommender
-from segue.training.trainer import Session
 
 
-
-TINY_SETTINGS = [
-    *("--set", "width=16", "--set", "epochs=2"),
-    *("--set", "max_length=20", "--set", "batch_size=32"),
-]
-
-
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a command left: its exit code and what it printed."""
 
     code: int
@@ -92,13 +74,23 @@ def own_run(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "own"))
 
 
-def digests(directory: Path) -> dict[str, str]:
-    return {
+@pytest.fixture
+def tiny() -> list[str]:
+    """Options of a training that takes seconds, most of them to compile."""
+    settings = ("width=16", "max_length=20", "epochs=2", "batch_size=32")
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture
+def digests() -> Callable[[Path], dict[str, str]]:
+    """The SHA-256 of every file in a directory."""
+    return lambda directory: {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()
     }
 
 
-def items_of(log_file: Path, user_id: int) -> list[int]:
-    """A user's items, oldest first, straight from the log."""
-    log = pl.read_parquet(log_file).filter(pl.col("user_id") == user_id).sort("timestamp")
-    return log["item_id"].to_list()
+@pytest.fixture
+def items_of(log_file: Path) -> Callable[[int], list[int]]:
+    """The items of a user of the small log, oldest first, straight from the file."""
+    log = pl.read_parquet(log_file).sort("timestamp", maintain_order=True)
+    return lambda user_id: log.filter(user_id=user_id)["item_id"].to_list()

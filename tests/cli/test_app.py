@@ -1,13 +1,10 @@
 import errno
-import hashlib
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +12,9 @@ import polars as pl
 import pytest
 
 import segue.fitting
-from segue.cli import main
 from segue.data import datasets
-from segue.data.items import read_items
-from segue.data.log import read_log
-from segue.data.splits import global_time, no_split
-from segue.data.vocabulary import Vocabulary
-from segue.errors import DatasetError, Interrupted
+from segue.errors import Interrupted
 from segue.recommender import Recommender
-from segue.training.trainer import Session
-
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -44,88 +34,96 @@ def segue_process(
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=env, text=True)
 
 
-class TestExits:
-    @pytest.mark.parametrize(
-        "arguments",
-        [["fly"], ["--fly"], ["fit", "--fly"], ["data", "fly"], ["similar", "a", "b", "c"]],
-    )
-    def test_an_unknown_command_or_option_exits_with_2(self, arguments, command):
+@pytest.mark.parametrize(
+    "arguments",
+    [["fly"], ["--fly"], ["fit", "--fly"], ["data", "fly"], ["similar", "a", "b", "c"]],
+)
+def test_an_unknown_command_or_option_exits_with_2(arguments, command):
+    outcome = command(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = outcome.err.splitlines()
+    assert "--help" in line
+
+
+def test_a_missing_argument_is_told_in_one_line(command):
+    assert "'--out'" in command("fit", "log.csv").refusal
+
+
+def test_the_version_and_the_help_exit_with_0(command):
+    assert command("--version") == (0, f"segue {segue.__version__}\n", "")
+    for arguments in ([], ["--help"], ["fit", "--help"]):
         outcome = command(*arguments)
-        assert (outcome.code, outcome.out) == (2, "")
-        (line,) = outcome.err.splitlines()
-        assert "--help" in line
+        assert outcome.code == 0
+        assert outcome.out.startswith("Usage: segue")
 
-    def test_a_missing_argument_is_told_in_one_line(self, command):
-        assert "'--out'" in command("fit", "log.csv").refusal
 
-    def test_the_version_and_the_help_exit_with_0(self, command):
-        assert command("--version") == Outcome(0, f"segue {segue.__version__}\n", "")
-        for arguments in ([], ["--help"], ["fit", "--help"]):
-            outcome = command(*arguments)
-            assert outcome.code == 0
-            assert outcome.out.startswith("Usage: segue")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Interrupted("stopped; --resume goes on"), "segue: stopped; --resume goes on\n"),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_ctrl_c_exits_with_130_and_says_how_to_go_on(error, told, command, monkeypatch):
+    monkeypatch.setattr(datasets, "fetch", raising(error))
+    assert command("data", "fetch", "ml-1m") == (130, "", told)
 
-    @pytest.mark.parametrize(
-        ("error", "told"),
-        [
-            (Interrupted("stopped; --resume goes on"), "segue: stopped; --resume goes on\n"),
-            (KeyboardInterrupt(), ""),
-        ],
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "/x: No space left on device"),
+        (OSError("odd"), "odd"),
+        (
+            ValueError("two\nlines"),
+            "a defect of segue, please report it: ValueError: two lines",
+        ),
+    ],
+)
+def test_an_unexpected_error_is_one_line(error, told, command, monkeypatch):
+    monkeypatch.setattr(datasets, "fetch", raising(error))
+    assert command("data", "fetch", "ml-1m").refusal.startswith(told)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--debug", "data", "fetch", "x"], ["data", "fetch", "x", "--debug"]]
+)
+def test_debug_shows_the_traceback_wherever_it_stands(arguments, command):
+    outcome = command(*arguments)
+    assert outcome.code == 1
+    assert outcome.err.startswith("Traceback")
+    assert "DatasetError: there is no dataset 'x'" in outcome.err
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = segue_process("data", "list", stdout=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_told_in_one_line():
+    with open("/dev/full", "w") as full:
+        ended = segue_process("data", "list", stdout=full)
+    assert ended.returncode == 1
+    assert ended.stderr == "segue: No space left on device\n"
+
+
+def test_letters_that_the_terminal_lacks_are_replaced(log_file, tmp_path):
+    log = Path(shutil.copy(log_file, tmp_path / "Café.parquet"))
+    ended = segue_process(
+        "data", "inspect", str(log), stdout=subprocess.PIPE, PYTHONIOENCODING="ascii"
     )
-    def test_ctrl_c_exits_with_130_and_says_how_to_go_on(self, error, told, command, monkeypatch):
-        monkeypatch.setattr(datasets, "fetch", raising(error))
-        assert command("data", "fetch", "ml-1m") == Outcome(130, "", told)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "Caf?.parquet" in ended.stdout
 
-    @pytest.mark.parametrize(
-        ("error", "told"),
-        [
-            (OSError(errno.ENOSPC, "No space left on device", "/x"), "/x: No space left on device"),
-            (OSError("odd"), "odd"),
-            (
-                ValueError("two\nlines"),
-                "a defect of segue, please report it: ValueError: two lines",
-            ),
-        ],
-    )
-    def test_an_unexpected_error_is_one_line(self, error, told, command, monkeypatch):
-        monkeypatch.setattr(datasets, "fetch", raising(error))
-        assert command("data", "fetch", "ml-1m").refusal.startswith(told)
 
-    @pytest.mark.parametrize(
-        "arguments", [["--debug", "data", "fetch", "x"], ["data", "fetch", "x", "--debug"]]
-    )
-    def test_debug_shows_the_traceback_wherever_it_stands(self, arguments, command):
-        outcome = command(*arguments)
-        assert outcome.code == 1
-        assert outcome.err.startswith("Traceback")
-        assert "DatasetError: there is no dataset 'x'" in outcome.err
-
-    def test_a_reader_that_goes_away_ends_the_command_quietly(self):
-        reader, writer = os.pipe()
-        os.close(reader)
-        ended = segue_process("data", "list", stdout=writer)
-        os.close(writer)
-        assert (ended.returncode, ended.stderr) == (1, "")
-
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    def test_a_full_disk_behind_standard_output_is_told_in_one_line(self):
-        with open("/dev/full", "w") as full:
-            ended = segue_process("data", "list", stdout=full)
-        assert ended.returncode == 1
-        assert ended.stderr == "segue: No space left on device\n"
-
-    def test_letters_that_the_terminal_lacks_are_replaced(self, log_file, tmp_path):
-        log = Path(shutil.copy(log_file, tmp_path / "Café.parquet"))
-        ended = segue_process(
-            "data", "inspect", str(log), stdout=subprocess.PIPE, PYTHONIOENCODING="ascii"
-        )
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert "Caf?.parquet" in ended.stdout
-
-    def test_titles_that_would_steer_the_terminal_are_shown_as_blanks(self, command, recommender, tmp_path):
-        titles = pl.DataFrame({"title": ["\x1b[2J\nred"] * 30})
-        Recommender(replace(recommender.run, catalogue=titles)).save(tmp_path / "steered")
-        out = command("recommend", tmp_path / "steered", "--history", "1", "-k", "2").out
-        assert len(out.splitlines()) == 3
-        assert "\x1b" not in out
-        assert "[2J red" in out
+def test_titles_that_would_steer_the_terminal_are_shown_as_blanks(command, recommender, tmp_path):
+    titles = pl.DataFrame({"title": ["\x1b[2J\nred"] * 30})
+    Recommender(replace(recommender.run, catalogue=titles)).save(tmp_path / "steered")
+    out = command("recommend", tmp_path / "steered", "--history", "1", "-k", "2").out
+    assert len(out.splitlines()) == 3
+    assert "\x1b" not in out
+    assert "[2J red" in out

@@ -1,48 +1,25 @@
-import errno
-import hashlib
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import polars as pl
-import pytest
-
-import segue.fitting
-from segue.cli import main
 from segue.data import datasets
-from segue.data.items import read_items
 from segue.data.log import read_log
-from segue.data.splits import global_time, no_split
-from segue.data.vocabulary import Vocabulary
-from segue.errors import DatasetError, Interrupted
-from segue.recommender import Recommender
-from segue.training.trainer import Session
 
 
+def test_list_names_every_dataset(command):
+    names = [line.split()[0] for line in command("data", "list").out.splitlines()[1:]]
+    assert names == list(datasets.DATASETS)
 
-class TestData:
-    def test_list_names_every_dataset(self, command):
-        names = [line.split()[0] for line in command("data", "list").out.splitlines()[1:]]
-        assert names == list(datasets.DATASETS)
 
-    def test_fetch_prints_where_the_dataset_is(self, command, tmp_path, monkeypatch):
-        folder = tmp_path / "ml-latest-small"
-        folder.mkdir()
-        for name in ("ratings.csv", "movies.csv"):
-            (folder / name).write_text("a,b\n")
-        monkeypatch.setenv("SEGUE_DATA", str(tmp_path))
-        assert command("data", "fetch", "ml-latest-small").out == f"{folder}\n"
+def test_fetch_prints_where_the_dataset_is(command, tmp_path, monkeypatch):
+    folder = tmp_path / "ml-latest-small"
+    folder.mkdir()
+    for name in ("ratings.csv", "movies.csv"):
+        (folder / name).write_text("a,b\n")
+    monkeypatch.setenv("SEGUE_DATA", str(tmp_path))
+    assert command("data", "fetch", "ml-latest-small").out == f"{folder}\n"
 
-    def test_fetch_refuses_a_name_that_it_does_not_know(self, command):
-        assert "ml-100k" in command("data", "fetch", "ml-99").refusal
 
-    def test_inspect_prints_the_logs_summary(self, command, log_file):
-        outcome = command("data", "inspect", log_file, "--time-col", "timestamp")
-        assert outcome.out == read_log(log_file).summary() + "\n"
+def test_fetch_refuses_a_name_that_it_does_not_know(command):
+    assert "ml-100k" in command("data", "fetch", "ml-99").refusal
+
+
+def test_inspect_prints_the_logs_summary(command, log_file):
+    outcome = command("data", "inspect", log_file, "--time-col", "timestamp")
+    assert outcome.out == read_log(log_file).summary() + "\n"

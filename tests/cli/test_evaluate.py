@@ -1,68 +1,50 @@
-import errno
-import hashlib
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import polars as pl
-import pytest
-
-import segue.fitting
-from segue.cli import main
-from segue.data import datasets
-from segue.data.items import read_items
-from segue.data.log import read_log
-from segue.data.splits import global_time, no_split
-from segue.data.vocabulary import Vocabulary
-from segue.errors import DatasetError, Interrupted
+from segue.data.splits import no_split
 from segue.recommender import Recommender
-from segue.training.trainer import Session
 
 
+def test_json_is_the_report_of_the_run_and_the_run_stays_as_it_is(
+    command, run, recommender, digests
+):
+    before = digests(run)
+    outcome = command("evaluate", run, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json == recommender.run.report
+    assert digests(run) == before
 
-class TestEvaluate:
-    def test_json_is_the_report_of_the_run_and_the_run_stays_as_it_is(self, command, run, recommender):
-        before = digests(run)
-        outcome = command("evaluate", run, "--json")
-        assert outcome.code == 0, outcome.err
-        assert outcome.json == recommender.run.report
-        assert digests(run) == before
 
-    def test_json_has_the_promised_keys(self, command, run):
-        report = command("evaluate", run, "--json").json
-        assert (report["protocol"], report["split"]) == ("full", "leave-one-out")
-        assert (report["users"], report["candidates"]) == (120, 30)
-        names = {f"{name}@{k}" for name in ("hr", "ndcg") for k in (1, 5, 10, 20)} | {"mrr"}
-        assert set(report["metrics"]) == set(report["intervals"]) == names
-        low, high = report["intervals"]["ndcg@10"]
-        assert low <= report["metrics"]["ndcg@10"] <= high
-        assert {"popularity", "item_knn"} <= set(report["baselines"])
-        assert all(set(metrics) == names for metrics in report["baselines"].values())
+def test_json_has_the_promised_keys(command, run):
+    report = command("evaluate", run, "--json").json
+    assert (report["protocol"], report["split"]) == ("full", "leave-one-out")
+    assert (report["users"], report["candidates"]) == (120, 30)
+    names = {f"{name}@{k}" for name in ("hr", "ndcg") for k in (1, 5, 10, 20)} | {"mrr"}
+    assert set(report["metrics"]) == set(report["intervals"]) == names
+    low, high = report["intervals"]["ndcg@10"]
+    assert low <= report["metrics"]["ndcg@10"] <= high
+    assert {"popularity", "item_knn"} <= set(report["baselines"])
+    assert all(set(metrics) == names for metrics in report["baselines"].values())
 
-    def test_the_sampled_protocol_is_one_option_away(self, command, run):
-        report = command("evaluate", run, "--json", "--protocol", "sampled").json
-        assert (report["protocol"], report["candidates"]) == ("sampled", 101)
 
-    def test_without_json_there_is_a_row_for_each_metric(self, command, run, recommender):
-        outcome = command("evaluate", run)
-        (row,) = (line.split() for line in outcome.out.splitlines() if line.startswith("HR@10"))
-        report = recommender.run.report
-        low, high = report["intervals"]["hr@10"]
-        values = [report["metrics"]["hr@10"], low, high]
-        values += [each["hr@10"] for each in report["baselines"].values()]
-        row.remove("to")
-        assert row[1:] == [f"{value:.4f}" for value in values]
+def test_the_sampled_protocol_is_one_option_away(command, run):
+    report = command("evaluate", run, "--json", "--protocol", "sampled").json
+    assert (report["protocol"], report["candidates"]) == ("sampled", 101)
 
-    def test_a_run_without_a_test_part_is_refused(self, command, recommender, tmp_path):
-        assert recommender.run.split is not None
-        everything = no_split(recommender.run.split.histories)
-        bare = replace(recommender.run, split=everything, ranking=None, report={})
-        Recommender(bare).save(tmp_path / "bare")
-        assert "no test part" in command("evaluate", tmp_path / "bare").refusal
+
+def test_without_json_there_is_a_row_for_each_metric(command, run, recommender):
+    outcome = command("evaluate", run)
+    (row,) = (line.split() for line in outcome.out.splitlines() if line.startswith("HR@10"))
+    report = recommender.run.report
+    low, high = report["intervals"]["hr@10"]
+    values = [report["metrics"]["hr@10"], low, high]
+    values += [each["hr@10"] for each in report["baselines"].values()]
+    row.remove("to")
+    assert row[1:] == [f"{value:.4f}" for value in values]
+
+
+def test_a_run_without_a_test_part_is_refused(command, recommender, tmp_path):
+    assert recommender.run.split is not None
+    everything = no_split(recommender.run.split.histories)
+    bare = replace(recommender.run, split=everything, ranking=None, report={})
+    Recommender(bare).save(tmp_path / "bare")
+    assert "no test part" in command("evaluate", tmp_path / "bare").refusal

@@ -1,30 +1,19 @@
-import errno
-import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 
-import segue.fitting
-from segue.cli import main
 from segue.data import datasets
 from segue.data.items import read_items
 from segue.data.log import read_log
-from segue.data.splits import global_time, no_split
-from segue.data.vocabulary import Vocabulary
-from segue.errors import DatasetError, Interrupted
+from segue.data.splits import global_time
 from segue.recommender import Recommender
 from segue.training.trainer import Session
-
 
 
 def save_log(path: Path, users: list[Any], items: list[Any], times: list[Any]) -> Path:
@@ -32,152 +21,176 @@ def save_log(path: Path, users: list[Any], items: list[Any], times: list[Any]) -
     return path
 
 
-class TestFit:
-    def test_fit_writes_a_run_and_prints_its_figures_beside_the_baselines(self, command, log_file, items_file, tmp_path):
-        target = tmp_path / "runs" / "new"
-        log = ["fit", log_file, "--items", items_file, "--validation-users", "40"]
-        outcome = command(*log, "--out", target, *TINY_SETTINGS)
-        assert outcome.code == 0, outcome.err
-        made = Recommender.load(target)
-        assert made.run.config.model.width == 16
-        assert made.run.training["validation_users"] == 40
-        assert made.titles([7]) == ["Café 7"]
-        metrics = made.run.report["metrics"]
-        assert f"{metrics['ndcg@10']:.4f}" in outcome.out
-        lines = outcome.out.splitlines()
-        assert [line.split()[0] for line in lines if line[:5] in ("model", "popul", "item_")] == [
-            "model",
-            "popularity",
-            "item_knn",
-        ]
-        assert f"  segue recommend {target} --user 1" in lines
-        assert "1,440 interactions of 120 users with 30 items" in outcome.err
-        assert "epoch 2/2" in outcome.err
-        assert os.listdir(target.parent) == ["new"]
+def test_fit_writes_a_run_and_prints_its_figures_beside_the_baselines(
+    command, log_file, items_file, tmp_path, tiny
+):
+    target = tmp_path / "runs" / "new"
+    log = ["fit", log_file, "--items", items_file, "--validation-users", "40"]
+    outcome = command(*log, "--out", target, *tiny)
+    assert outcome.code == 0, outcome.err
+    made = Recommender.load(target)
+    assert made.run.config.model.width == 16
+    assert made.run.training["validation_users"] == 40
+    assert made.titles([7]) == ["Café 7"]
+    metrics = made.run.report["metrics"]
+    assert f"{metrics['ndcg@10']:.4f}" in outcome.out
+    lines = outcome.out.splitlines()
+    assert [line.split()[0] for line in lines if line[:5] in ("model", "popul", "item_")] == [
+        "model",
+        "popularity",
+        "item_knn",
+    ]
+    assert f"  segue recommend {target} --user 1" in lines
+    assert "1,440 interactions of 120 users with 30 items" in outcome.err
+    assert "epoch 2/2" in outcome.err
+    assert os.listdir(target.parent) == ["new"]
 
-    def test_the_log_may_be_a_datasets_name_whose_titles_come_along(self, command, no_training, log_file, items_file, tmp_path, monkeypatch):
-        def load(name: str, *, progress: bool) -> Any:
-            assert (name, progress) == ("ml-100k", True)
-            return read_log(log_file), read_items(items_file)
 
-        monkeypatch.setattr(datasets, "load", load)
-        assert command("fit", "ml-100k", "--out", tmp_path / "new").code == 0
-        assert no_training[0]["items"].frame["title"][0] == "Café 1"
+def test_the_log_may_be_a_datasets_name_whose_titles_come_along(
+    command, no_training, log_file, items_file, tmp_path, monkeypatch
+):
+    def load(name: str, *, progress: bool) -> Any:
+        assert (name, progress) == ("ml-100k", True)
+        return read_log(log_file), read_items(items_file)
 
-    def test_a_path_that_exists_wins_over_a_datasets_name(self, command, no_training, log_file, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "ml-100k").mkdir()
-        shutil.copy(log_file, tmp_path / "ml-100k" / "log.parquet")
-        assert command("fit", "ml-100k", "--out", "new").code == 0
-        assert no_training[0]["split"].histories.num_users == 120
+    monkeypatch.setattr(datasets, "load", load)
+    assert command("fit", "ml-100k", "--out", tmp_path / "new").code == 0
+    assert no_training[0]["items"].frame["title"][0] == "Café 1"
 
-    def test_columns_weights_and_filters_are_chosen_by_options(self, command, no_training, tmp_path):
-        log = pl.DataFrame(
-            {
-                "who": ["a"] * 6 + ["b"] * 4 + ["c"] * 2,
-                "what": [1, 2, 3, 4, 1, 1, 1, 2, 3, 4, 1, 2],
-                "when": [1, 2, 3, 4, 5, 5, 1, 2, 3, 4, 1, 2],
-                "stars": [5, 5, 5, 1, 5, 5, 5, 5, 5, None, 5, 5],
-            }
-        )
-        log.write_csv(tmp_path / "log.csv")
-        outcome = command(
-            *("fit", tmp_path / "log.csv", "--out", tmp_path / "new"),
-            *("--user-col", "who", "--item-col", "what", "--time-col", "when"),
-            *("--weight-col", "stars", "--min-weight", "2"),
-            *("--drop-duplicates", "--min-history", "3"),
-        )
-        assert outcome.code == 0, outcome.err
-        # Of a, the weak 4 and the second 1 at the time 5 leave; of b, the unrated 4; c is short.
-        histories = no_training[0]["split"].histories
-        assert histories.user_ids.to_list() == ["a", "b"]
-        assert histories.lengths.tolist() == [4, 3]
 
-    def test_core_leaves_users_and_items_that_have_so_many(self, command, no_training, tmp_path):
-        users = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
-        items = [1, 2, 3, 1, 2, 3, 1, 2, 3, 9]
-        log = save_log(tmp_path / "log.parquet", users, items, list(range(10)))
-        assert command("fit", log, "--out", tmp_path / "new", "--core", "3").code == 0
-        assert no_training[0]["split"].histories.vocabulary.ids.to_list() == [1, 2, 3]
+def test_a_path_that_exists_wins_over_a_datasets_name(
+    command, no_training, log_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ml-100k").mkdir()
+    shutil.copy(log_file, tmp_path / "ml-100k" / "log.parquet")
+    assert command("fit", "ml-100k", "--out", "new").code == 0
+    assert no_training[0]["split"].histories.num_users == 120
 
-    def test_the_session_is_as_the_options_say(self, command, no_training, log_file, tmp_path):
-        outcome = command(
-            *("fit", log_file, "--out", tmp_path / "new", "--resume", "--checkpoint-every", "7"),
-            *("--csv-log", tmp_path / "curves.csv", "--tensorboard", tmp_path / "events"),
-        )
-        assert outcome.code == 0, outcome.err
-        assert no_training[0]["session"] == Session(
-            checkpoint=tmp_path / "new.checkpoint",
-            checkpoint_every_s=7.0,
-            resume=True,
-            show_progress=True,
-            csv_log=tmp_path / "curves.csv",
-            tensorboard=tmp_path / "events",
-        )
 
-    def test_the_split_none_trains_on_everything_and_reports_nothing(self, command, no_training, log_file, tmp_path):
-        outcome = command("fit", log_file, "--out", tmp_path / "new", "--split", "none")
-        assert outcome.code == 0, outcome.err
-        assert no_training[0]["split"].kind == "none"
-        assert no_training[0]["validation"] is None
-        assert "model" not in outcome.out
-        assert "segue evaluate" not in outcome.out
+def test_columns_weights_and_filters_are_chosen_by_options(command, no_training, tmp_path):
+    log = pl.DataFrame(
+        {
+            "who": ["a"] * 6 + ["b"] * 4 + ["c"] * 2,
+            "what": [1, 2, 3, 4, 1, 1, 1, 2, 3, 4, 1, 2],
+            "when": [1, 2, 3, 4, 5, 5, 1, 2, 3, 4, 1, 2],
+            "stars": [5, 5, 5, 1, 5, 5, 5, 5, 5, None, 5, 5],
+        }
+    )
+    log.write_csv(tmp_path / "log.csv")
+    outcome = command(
+        *("fit", tmp_path / "log.csv", "--out", tmp_path / "new"),
+        *("--user-col", "who", "--item-col", "what", "--time-col", "when"),
+        *("--weight-col", "stars", "--min-weight", "2"),
+        *("--drop-duplicates", "--min-history", "3"),
+    )
+    assert outcome.code == 0, outcome.err
+    # Of a, the weak 4 and the second 1 at the time 5 leave; of b, the unrated 4; c is short.
+    histories = no_training[0]["split"].histories
+    assert histories.user_ids.to_list() == ["a", "b"]
+    assert histories.lengths.tolist() == [4, 3]
 
-    def test_the_split_global_time_cuts_at_moments(self, command, no_training, log_file, tmp_path):
-        outcome = command("fit", log_file, "--out", tmp_path / "new", "--split", "global-time")
-        assert outcome.code == 0, outcome.err
-        expected = global_time(read_log(log_file)).parts
-        assert (no_training[0]["split"].parts == expected).all()
 
-    def test_validation_users_may_be_listed_in_a_file(self, command, no_training, log_file, tmp_path):
-        (tmp_path / "users.csv").write_text("userId\n3\n5\n999\n")
-        chosen = ["--validation-users", tmp_path / "users.csv"]
-        assert command("fit", log_file, "--out", tmp_path / "new", *chosen).code == 0
-        assert no_training[0]["validation"].histories.user_ids.to_list() == [3, 5]
+def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp_path):
+    users = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+    items = [1, 2, 3, 1, 2, 3, 1, 2, 3, 9]
+    log = save_log(tmp_path / "log.parquet", users, items, list(range(10)))
+    assert command("fit", log, "--out", tmp_path / "new", "--core", "3").code == 0
+    assert no_training[0]["split"].histories.vocabulary.ids.to_list() == [1, 2, 3]
 
-    def test_a_forgotten_checkpoint_is_refused_and_given_up_with_force(self, command, no_training, log_file, tmp_path):
-        checkpoint = tmp_path / "new.checkpoint"
-        checkpoint.mkdir()
-        for name in ("state.safetensors", ".state.safetensors.123"):
-            (checkpoint / name).write_bytes(b"half a training")
-        line = command("fit", log_file, "--out", tmp_path / "new").refusal
-        assert "--resume" in line
-        assert "--force" in line
-        assert not no_training
-        assert len(list(checkpoint.iterdir())) == 2
-        assert command("fit", log_file, "--out", tmp_path / "new", "--force").code == 0
-        assert not checkpoint.exists()
 
-    def test_a_directory_that_holds_more_than_a_checkpoint_is_never_emptied(self, command, no_training, log_file, tmp_path):
-        checkpoint = tmp_path / "new.checkpoint"
-        checkpoint.mkdir()
-        (checkpoint / "thesis.tex").write_text("years of work")
-        assert command("fit", log_file, "--out", tmp_path / "new", "--force").code == 0
-        assert (checkpoint / "thesis.tex").read_text() == "years of work"
+def test_the_session_is_as_the_options_say(command, no_training, log_file, tmp_path):
+    outcome = command(
+        *("fit", log_file, "--out", tmp_path / "new", "--resume", "--checkpoint-every", "7"),
+        *("--csv-log", tmp_path / "curves.csv", "--tensorboard", tmp_path / "events"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert no_training[0]["session"] == Session(
+        checkpoint=tmp_path / "new.checkpoint",
+        checkpoint_every_s=7.0,
+        resume=True,
+        show_progress=True,
+        csv_log=tmp_path / "curves.csv",
+        tensorboard=tmp_path / "events",
+    )
 
-    def test_an_interrupted_training_exits_with_130_and_goes_on_with_resume(self, command, log_file, tmp_path):
-        target = tmp_path / "new"
-        arguments = ["fit", log_file, "--out", target, *TINY_SETTINGS, "--set", "epochs=100"]
-        with subprocess.Popen(
-            [sys.executable, "-m", "segue", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as training:
-            assert training.stderr is not None
-            for line in training.stderr:
-                if line.startswith("epoch 1/"):
-                    break
-            training.send_signal(signal.SIGINT)
-            out, err = training.communicate()
-        assert training.returncode == 130
-        assert out == ""
-        last = err.splitlines()[-1]
-        assert last.startswith("segue: stopped in epoch")
-        assert "--resume" in last
-        assert not target.exists()
-        outcome = command(*arguments, "--resume")
-        assert outcome.code == 0, outcome.err
-        assert "epoch 1/100" not in outcome.err
-        assert len(Recommender.load(target).run.training["epochs"]) == 100
-        assert os.listdir(tmp_path) == ["new"]
+
+def test_the_split_none_trains_on_everything_and_reports_nothing(
+    command, no_training, log_file, tmp_path
+):
+    outcome = command("fit", log_file, "--out", tmp_path / "new", "--split", "none")
+    assert outcome.code == 0, outcome.err
+    assert no_training[0]["split"].kind == "none"
+    assert no_training[0]["validation"] is None
+    assert "model" not in outcome.out
+    assert "segue evaluate" not in outcome.out
+
+
+def test_the_split_global_time_cuts_at_moments(command, no_training, log_file, tmp_path):
+    outcome = command("fit", log_file, "--out", tmp_path / "new", "--split", "global-time")
+    assert outcome.code == 0, outcome.err
+    expected = global_time(read_log(log_file)).parts
+    assert (no_training[0]["split"].parts == expected).all()
+
+
+def test_validation_users_may_be_listed_in_a_file(command, no_training, log_file, tmp_path):
+    (tmp_path / "users.csv").write_text("userId\n3\n5\n999\n")
+    chosen = ["--validation-users", tmp_path / "users.csv"]
+    assert command("fit", log_file, "--out", tmp_path / "new", *chosen).code == 0
+    assert no_training[0]["validation"].histories.user_ids.to_list() == [3, 5]
+
+
+def test_a_forgotten_checkpoint_is_refused_and_given_up_with_force(
+    command, no_training, log_file, tmp_path
+):
+    checkpoint = tmp_path / "new.checkpoint"
+    checkpoint.mkdir()
+    for name in ("state.safetensors", ".state.safetensors.123"):
+        (checkpoint / name).write_bytes(b"half a training")
+    line = command("fit", log_file, "--out", tmp_path / "new").refusal
+    assert "--resume" in line
+    assert "--force" in line
+    assert not no_training
+    assert len(list(checkpoint.iterdir())) == 2
+    assert command("fit", log_file, "--out", tmp_path / "new", "--force").code == 0
+    assert not checkpoint.exists()
+
+
+def test_a_directory_that_holds_more_than_a_checkpoint_is_never_emptied(
+    command, no_training, log_file, tmp_path
+):
+    checkpoint = tmp_path / "new.checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "thesis.tex").write_text("years of work")
+    assert command("fit", log_file, "--out", tmp_path / "new", "--force").code == 0
+    assert (checkpoint / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_interrupted_training_exits_with_130_and_goes_on_with_resume(
+    command, log_file, tmp_path, tiny
+):
+    target = tmp_path / "new"
+    arguments = ["fit", log_file, "--out", target, *tiny, "--set", "epochs=100"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "segue", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if line.startswith("epoch 1/"):
+                break
+        training.send_signal(signal.SIGINT)
+        out, err = training.communicate()
+    assert training.returncode == 130
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert last.startswith("segue: stopped in epoch")
+    assert "--resume" in last
+    assert not target.exists()
+    outcome = command(*arguments, "--resume")
+    assert outcome.code == 0, outcome.err
+    assert "epoch 1/100" not in outcome.err
+    assert len(Recommender.load(target).run.training["epochs"]) == 100
+    assert os.listdir(tmp_path) == ["new"]

@@ -1,13 +1,8 @@
+"""Bad input: one line on standard error, exit 1, nothing written."""
+
 import errno
-import hashlib
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +10,6 @@ import polars as pl
 import pytest
 
 import segue.fitting
-from segue.cli import main
-from segue.data import datasets
-from segue.data.items import read_items
-from segue.data.log import read_log
-from segue.data.splits import global_time, no_split
-from segue.data.vocabulary import Vocabulary
-from segue.errors import DatasetError, Interrupted
-from segue.recommender import Recommender
-from segue.training.trainer import Session
-
 
 
 def save_log(path: Path, users: list[Any], items: list[Any], times: list[Any]) -> Path:
@@ -32,132 +17,144 @@ def save_log(path: Path, users: list[Any], items: list[Any], times: list[Any]) -
     return path
 
 
-class TestRefusals:
-    """Bad input: one line on standard error, exit 1, nothing written."""
+@pytest.fixture
+def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("training started")
 
-    @pytest.fixture
-    def nothing_trains(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fit(*arguments: Any, **options: Any) -> Any:
-            raise AssertionError("training started")
+    monkeypatch.setattr(segue.fitting, "fit", fit)
 
-        monkeypatch.setattr(segue.fitting, "fit", fit)
 
-    @pytest.mark.usefixtures("nothing_trains")
-    @pytest.mark.parametrize(
-        ("arguments", "told"),
-        [
-            (["--preset", "best"], "'best'"),
-            (["--preset", "missing.toml"], "missing.toml"),
-            (["--set", "speed=9"], "'speed'"),
-            (["--set", "epochs=0"], "epochs"),
-            (["--set", "epochs"], "key=value"),
-            (["--items", "missing.csv"], "missing.csv"),
-            (["--time-col", "when"], "'user_id', 'item_id', 'timestamp'"),
-            (["--min-weight", "3"], "weight"),
-            (["--min-weight", "much"], "'much'"),
-            (["--core", "0"], "0"),
-            (["--core", "1000"], "1000"),
-            (["--min-history", "1000"], "12"),
-            (["--min-history", "1.5"], "'1.5'"),
-            (["--split", "random"], "'random'"),
-            (["--split", "none", "--validation-users", "5"], "none"),
-            (["--validation-users", "0"], "0"),
-            (["--validation-users", "missing.csv"], "missing.csv"),
-        ],
+@pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--preset", "best"], "'best'"),
+        (["--preset", "missing.toml"], "missing.toml"),
+        (["--set", "speed=9"], "'speed'"),
+        (["--set", "epochs=0"], "epochs"),
+        (["--set", "epochs"], "key=value"),
+        (["--items", "missing.csv"], "missing.csv"),
+        (["--time-col", "when"], "'user_id', 'item_id', 'timestamp'"),
+        (["--min-weight", "3"], "weight"),
+        (["--min-weight", "much"], "'much'"),
+        (["--core", "0"], "0"),
+        (["--core", "1000"], "1000"),
+        (["--min-history", "1000"], "12"),
+        (["--min-history", "1.5"], "'1.5'"),
+        (["--split", "random"], "'random'"),
+        (["--split", "none", "--validation-users", "5"], "none"),
+        (["--validation-users", "0"], "0"),
+        (["--validation-users", "missing.csv"], "missing.csv"),
+    ],
+)
+def test_fit_refuses_a_bad_value_before_training(arguments, told, command, log_file, tmp_path):
+    outcome = command("fit", log_file, "--out", tmp_path / "new", *arguments)
+    assert told in outcome.refusal
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_without_a_checkpoint_is_refused(command, log_file, tmp_path, tiny):
+    outcome = command("fit", log_file, "--out", tmp_path / "new", "--resume", *tiny)
+    assert outcome.code == 1
+    assert "no checkpoint" in outcome.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_fit_refuses_a_log_that_does_not_exist(command, tmp_path):
+    line = command("fit", tmp_path / "log.csv", "--out", tmp_path / "new").refusal
+    assert "no such file" in line
+    assert "ml-100k" in line
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_fit_refuses_an_empty_log(command, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\n")
+    assert "no interactions" in command("fit", log, "--out", tmp_path / "new").refusal
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_fit_lists_the_columns_where_one_is_misnamed(command, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("person,item_id,timestamp\n1,2,3\n")
+    line = command("fit", log, "--out", tmp_path / "new").refusal
+    assert "'person', 'item_id', 'timestamp'" in line
+    assert "--user-col" in line
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_fit_refuses_users_who_are_all_too_short(command, tmp_path):
+    log = save_log(tmp_path / "log.parquet", [1, 1, 2, 2], [1, 2, 1, 2], [1, 2, 1, 2])
+    assert "3 interactions" in command("fit", log, "--out", tmp_path / "new").refusal
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_an_output_that_exists_asks_for_force(command, log_file, own_run, digests):
+    before = digests(own_run)
+    assert "--force" in command("fit", log_file, "--out", own_run).refusal
+    assert digests(own_run) == before
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_an_output_under_a_file_is_refused(command, log_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert (
+        str(tmp_path / "file")
+        in command("fit", log_file, "--out", tmp_path / "file" / "new").refusal
     )
-    def test_fit_refuses_a_bad_value_before_training(self, arguments, told, command, log_file, tmp_path):
-        outcome = command("fit", log_file, "--out", tmp_path / "new", *arguments)
-        assert told in outcome.refusal
-        assert not list(tmp_path.iterdir())
 
-    def test_resuming_without_a_checkpoint_is_refused(self, command, log_file, tmp_path):
-        outcome = command("fit", log_file, "--out", tmp_path / "new", "--resume", *TINY_SETTINGS)
-        assert outcome.code == 1
-        assert "no checkpoint" in outcome.err.splitlines()[-1]
-        assert not list(tmp_path.iterdir())
 
-    @pytest.mark.usefixtures("nothing_trains")
-    def test_fit_refuses_a_log_that_does_not_exist(self, command, tmp_path):
-        line = command("fit", tmp_path / "log.csv", "--out", tmp_path / "new").refusal
-        assert "no such file" in line
-        assert "ml-100k" in line
+@pytest.mark.usefixtures("no_training")
+def test_a_full_disk_leaves_no_run_behind(command, log_file, tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    @pytest.mark.usefixtures("nothing_trains")
-    def test_fit_refuses_an_empty_log(self, command, tmp_path):
-        log = tmp_path / "log.csv"
-        log.write_text("user_id,item_id,timestamp\n")
-        assert "no interactions" in command("fit", log, "--out", tmp_path / "new").refusal
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = command("fit", log_file, "--out", tmp_path / "new")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "No space left on device" in outcome.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
-    @pytest.mark.usefixtures("nothing_trains")
-    def test_fit_lists_the_columns_where_one_is_misnamed(self, command, tmp_path):
-        log = tmp_path / "log.csv"
-        log.write_text("person,item_id,timestamp\n1,2,3\n")
-        line = command("fit", log, "--out", tmp_path / "new").refusal
-        assert "'person', 'item_id', 'timestamp'" in line
-        assert "--user-col" in line
 
-    @pytest.mark.usefixtures("nothing_trains")
-    def test_fit_refuses_users_who_are_all_too_short(self, command, tmp_path):
-        log = save_log(tmp_path / "log.parquet", [1, 1, 2, 2], [1, 2, 1, 2], [1, 2, 1, 2])
-        assert "3 interactions" in command("fit", log, "--out", tmp_path / "new").refusal
+@pytest.mark.parametrize(
+    ("k", "told"),
+    [("0", "k=0"), ("-3", "k=-3"), ("5000", "500"), ("abc", "'abc'"), ("1.5", "'1.5'")],
+)
+@pytest.mark.parametrize("question", [["recommend", "--history", "1"], ["similar", "1"]])
+def test_a_bad_k_is_refused(question, k, told, command, run):
+    name, *rest = question
+    assert told in command(name, run, *rest, "-k", k).refusal
 
-    @pytest.mark.usefixtures("nothing_trains")
-    def test_an_output_that_exists_asks_for_force(self, command, log_file, own_run):
-        before = digests(own_run)
-        assert "--force" in command("fit", log_file, "--out", own_run).refusal
-        assert digests(own_run) == before
 
-    @pytest.mark.usefixtures("nothing_trains")
-    def test_an_output_under_a_file_is_refused(self, command, log_file, tmp_path):
-        (tmp_path / "file").write_text("")
-        assert (
-            str(tmp_path / "file")
-            in command("fit", log_file, "--out", tmp_path / "file" / "new").refusal
-        )
+def test_a_bad_k_is_refused_for_a_file_of_users(command, run, log_file, tmp_path):
+    files = ["--input", log_file, "--output", tmp_path / "answers.parquet"]
+    assert "k=0" in command("recommend", run, *files, "-k", "0").refusal
+    assert not list(tmp_path.iterdir())
 
-    @pytest.mark.usefixtures("no_training")
-    def test_a_full_disk_leaves_no_run_behind(self, command, log_file, tmp_path, monkeypatch):
-        def full(descriptor: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(os, "fsync", full)
-        outcome = command("fit", log_file, "--out", tmp_path / "new")
-        assert (outcome.code, outcome.out) == (1, "")
-        assert "No space left on device" in outcome.err.splitlines()[-1]
-        assert not list(tmp_path.iterdir())
+def test_a_directory_that_is_no_run_is_refused(command, tmp_path):
+    assert str(tmp_path) in command("evaluate", tmp_path).refusal
+    assert "missing" in command("similar", tmp_path / "missing", "1").refusal
 
-    @pytest.mark.parametrize(
-        ("k", "told"),
-        [("0", "k=0"), ("-3", "k=-3"), ("5000", "500"), ("abc", "'abc'"), ("1.5", "'1.5'")],
-    )
-    @pytest.mark.parametrize("question", [["recommend", "--history", "1"], ["similar", "1"]])
-    def test_a_bad_k_is_refused(self, question, k, told, command, run):
-        name, *rest = question
-        assert told in command(name, run, *rest, "-k", k).refusal
 
-    def test_a_bad_k_is_refused_for_a_file_of_users(self, command, run, log_file, tmp_path):
-        files = ["--input", log_file, "--output", tmp_path / "answers.parquet"]
-        assert "k=0" in command("recommend", run, *files, "-k", "0").refusal
-        assert not list(tmp_path.iterdir())
+def test_a_run_with_a_changed_byte_is_refused(command, own_run):
+    weights = own_run / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert "weights.safetensors" in command("evaluate", own_run).refusal
 
-    def test_a_directory_that_is_no_run_is_refused(self, command, tmp_path):
-        assert str(tmp_path) in command("evaluate", tmp_path).refusal
-        assert "missing" in command("similar", tmp_path / "missing", "1").refusal
 
-    def test_a_run_with_a_changed_byte_is_refused(self, command, own_run):
-        weights = own_run / "weights.safetensors"
-        content = bytearray(weights.read_bytes())
-        content[-1] ^= 1
-        weights.write_bytes(content)
-        assert "weights.safetensors" in command("evaluate", own_run).refusal
+def test_a_run_with_a_missing_file_is_refused(command, own_run):
+    (own_run / "items.parquet").unlink()
+    assert "items.parquet" in command("recommend", own_run, "--user", "1").refusal
 
-    def test_a_run_with_a_missing_file_is_refused(self, command, own_run):
-        (own_run / "items.parquet").unlink()
-        assert "items.parquet" in command("recommend", own_run, "--user", "1").refusal
 
-    def test_a_run_of_a_newer_format_is_refused(self, command, own_run):
-        manifest = own_run / "manifest.json"
-        document = json.loads(manifest.read_text())
-        document["format_version"] += 1
-        manifest.write_text(json.dumps(document))
-        assert "newer" in command("evaluate", own_run).refusal
+def test_a_run_of_a_newer_format_is_refused(command, own_run):
+    manifest = own_run / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["format_version"] += 1
+    manifest.write_text(json.dumps(document))
+    assert "newer" in command("evaluate", own_run).refusal

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 DEFAULT_RUN = Path("runs/demo")
 FIRST_CHOICE, SECOND_CHOICE = "ml-1m", "ml-100k"
-PRESET = "sasrec"
+PRESET = "quick"
 SHOWN = 10
+# What the demo learns from in all, whatever the log's size: more epochs over a smaller one.
+INTERACTIONS_SEEN = 8_000_000
 
 
 def demo(
@@ -31,6 +33,7 @@ def demo(
     An earlier run in the default place is replaced.
     """
     from segue.artifact import check_output
+    from segue.config import load_preset
     from segue.data.splits import leave_one_out
     from segue.fitting import fit
     from segue.training.trainer import Session
@@ -40,7 +43,8 @@ def demo(
     log, films = _movielens()
     split = leave_one_out(log)
     note(log.summary(), *split.notes)
-    trained = fit(split, items=films, preset=PRESET, session=Session(show_progress=True))
+    config = load_preset(PRESET).with_settings([f"epochs={max(1, INTERACTIONS_SEEN // len(log))}"])
+    trained = fit(split, items=films, preset=config, session=Session(show_progress=True))
     recommender = trained.with_report()
     recommender.save(out, force=force)
     print_headline(recommender.run.report)

@@ -99,7 +99,9 @@ class _Meter:
         self.total = 0  # pooch sets it to the length that the server tells, 0 where it does not
         self._received = 0
         columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not is_shown)
+        console = Console(stderr=True)
+        is_drawn = is_shown and console.is_terminal
+        self._progress = Progress(*columns, console=console, disable=not is_drawn)
         self._task = self._progress.add_task(label, total=None)
 
     def __enter__(self) -> "_Meter":

@@ -45,7 +45,8 @@ class ProgressDisplay(keras.callbacks.Callback):
             self.bar.start()
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.began_epoch = time.perf_counter()
