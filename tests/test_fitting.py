@@ -1,5 +1,7 @@
 """From a log or a split to a recommender, and what validation measures on the way."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -52,7 +54,36 @@ def test_the_validations_negatives_are_always_the_same_and_never_the_users(split
     negatives = first._targets["negative_sequence"]
     np.testing.assert_array_equal(negatives, second._targets["negative_sequence"])
     for user in range(100):
-        assert not set(negatives[user].ravel()) & set(split.validation.histories.items_of(user))
+        known = {*split.validation.histories.items_of(user), split.validation.targets[user]}
+        assert not set(negatives[user].ravel()) & known
+
+
+def test_the_validation_loss_of_many_users_is_taken_in_blocks(split, monkeypatch):
+    monkeypatch.setattr("segue.fitting.VALIDATION_BLOCK", 33)
+    config = SMALL.with_settings(["loss=bce", "negatives=2"])
+    validation, scorer = validation_of(split, config)
+    in_blocks = validation(False)["val_loss"]
+    scores = scorer.score(split.validation.histories, slice(None)).astype("float64")
+    users = np.arange(100)
+    positive = scores[users, split.validation.targets]
+    negative = scores[users[:, None], validation._targets["negative_sequence"][:, 0]]
+    surprise = np.log1p(np.exp(-positive)) + np.log1p(np.exp(negative)).sum(1)
+    assert in_blocks == pytest.approx(surprise.mean() / 3, rel=1e-5)
+
+
+def test_targets_never_trained_on_have_no_part_in_the_validation_loss(split):
+    validation, _ = validation_of(split, SMALL)
+    unseen = replace(split.validation, targets=np.full(100, 7, dtype=np.int32))
+    train = split.train.select(split.train.item_ids != 7)
+    untrained = Validation(build_model(30, SMALL), unseen, train, SMALL)
+    assert untrained(True) == {"val_loss": 0.0, "ndcg@10": 0.0, "hr@10": 0.0}
+    assert validation(False)["val_loss"] > 1
+
+
+def test_a_validation_part_of_another_log_is_refused(split):
+    other = leave_one_out(markov_log(100, 29, 8, seed=0))
+    with pytest.raises(DataError, match="by another vocabulary"):
+        fit(split, validation=other.validation, preset=SMALL)
 
 
 def test_a_whole_log_trains_without_validation_and_keeps_every_interaction():

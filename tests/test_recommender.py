@@ -14,7 +14,9 @@ from segue.config import Config
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.log import InteractionLog
+from segue.data.splits import HeldOut
 from segue.data.synthetic import markov_log
+from segue.data.vocabulary import Vocabulary
 from segue.errors import RequestError
 from segue.fitting import fit
 from segue.recommender import MAX_K, Recommender
@@ -159,6 +161,25 @@ def test_the_metrics_are_what_recommending_to_every_test_user_gives(recommender)
     assert {"popularity", "last_item", "item_knn"} == report["baselines"].keys()
 
 
+def test_an_empty_history_is_evaluated_as_it_is_served(recommender):
+    best = int(np.argmax(recommender.run.item_counts))
+    empty = Histories.from_lists(recommender.vocabulary, [np.zeros(0, dtype=np.int32)])
+    held_out = HeldOut("test", empty, np.array([best], dtype=np.int32))
+    assert recommender.evaluate(held_out)["metrics"]["hr@1"] == 1.0
+
+
+def test_histories_over_another_vocabulary_are_refused(recommender):
+    vocabulary = Vocabulary.from_ids(pl.Series(range(1000, 1000 + ITEMS)))
+    foreign = Histories.from_lists(vocabulary, [np.array([1, 2], dtype=np.int32)])
+    held_out = HeldOut("test", foreign, np.array([3], dtype=np.int32))
+    for ask in (
+        lambda: recommender.recommend_histories(foreign),
+        lambda: recommender.evaluate(held_out),
+    ):
+        with pytest.raises(RequestError, match="by another vocabulary"):
+            ask()
+
+
 def test_evaluating_never_changes_the_run(recommender, tmp_path):
     recommender.save(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -211,6 +232,7 @@ sys.path[:0] = sys.argv[2:]
 import segue
 from segue.config import Config
 from segue.data.synthetic import markov_log
+from segue.data.vocabulary import Vocabulary
 log = markov_log(1000, 40, 15, certainty=0.9, seed=0)
 config = Config().with_settings(
     ["max_length=12", "width=16", "num_heads=2", "epochs=2", "batch_size=128"])

@@ -76,7 +76,9 @@ class TrainingConfig(Section):
     batch_size: int = Field(default=128, ge=1, le=1_000_000)
     learning_rate: float = Field(default=2e-3, gt=0.0, le=10.0)
     beta_2: float = Field(default=0.98, ge=0.0, lt=1.0)
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: int = Field(
+        default=100, ge=0, description="over which the rate rises; a tenth of all steps at most"
+    )
     schedule: Literal["constant", "cosine"] = "cosine"
     packed: bool = Field(default=True, description="several windows in a row")
     validate_every: int = Field(default=2, ge=1, description="epochs between ranking metrics")

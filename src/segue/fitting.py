@@ -1,6 +1,5 @@
 """`fit`: from a log or a split to a `Recommender`, validated on the way."""
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.log import InteractionLog
 from segue.data.splits import HeldOut, Split, no_split
+from segue.errors import DataError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
 from segue.model.encoder import compiled
@@ -28,6 +28,7 @@ from segue.scoring import ModelScorer
 from segue.training.trainer import Session, build_model, train
 
 VALIDATION_STREAM = 3  # keeps the validation's negatives apart from the training's
+VALIDATION_BLOCK = 1_024  # users whose loss is taken at once
 
 
 def fit(
@@ -50,26 +51,32 @@ def fit(
 
     Raises:
         ConfigError: no such preset.
-        DataError: nothing to train on, or a column of the items that no run can hold.
-        TrainingError: nothing to train on, or a checkpoint that does not fit.
+        DataError: nothing to train on, a validation part of another log, or a column of the items
+            that no run can hold.
+        TrainingError: nothing to train on, a checkpoint that does not fit, or a loss that diverged.
+        OutputError: a checkpoint or log cannot be written.
+        Interrupted: Ctrl-C, after a checkpoint was written.
     """
     config = preset if isinstance(preset, Config) else load_preset(preset)
     split = log if isinstance(log, Split) else no_split(log)
     histories = split.train
     validation = validation or split.validation
+    if validation and not validation.histories.vocabulary.equals(histories.vocabulary):
+        raise DataError(
+            "the validation part counts its items by another vocabulary; take both from one split"
+        )
     catalogue = _aligned(items, histories)
     item_counts = histories.item_counts()
     model = build_model(histories.vocabulary.num_items, config)
     validate = Validation(model, validation, histories, config) if validation else None
-    started = time.perf_counter()
     curves = train(
-        model, histories, config, validate, validation.histories if validation else None, session
+        model, histories, config, validate, also=_inputs(split, validation), session=session
     )
     training: dict[str, Any] = {
         "epochs": curves.epochs,
         "best_epoch": curves.best_epoch,
         "stopped_early": curves.stopped_early,
-        "seconds": time.perf_counter() - started,
+        "seconds": sum(epoch["seconds"] for epoch in curves.epochs),
         "validation_users": validation.num_users if validation else 0,
     }
     return Recommender(
@@ -93,7 +100,8 @@ class Validation:
     def __init__(self, model: SASRec, held_out: HeldOut, train: Histories, config: Config) -> None:
         """Args:
         model: measured as it is at each call.
-        held_out: histories and targets.
+        held_out: histories and targets; a target that was never trained on has no part in the
+            loss, and is a miss in the ranking.
         train: the training histories, for the negatives and for what was trained on.
         config: the loss and the seed.
         """
@@ -101,25 +109,34 @@ class Validation:
         self._is_trained = train.item_counts() > 0
         self._scorer = ModelScorer(model)
         self._loss = compiled(model, partial(_loss_of_queries, model))
+        self._weights = self._is_trained[held_out.targets].astype(np.float32)
         self._targets = {"positive_sequence": held_out.targets[:, None]}
         if config.loss.loss != "softmax":
-            random = generator(config.training.seed, VALIDATION_STREAM)
-            shape = (held_out.num_users, 1, config.loss.negatives)
-            known = NegativeSampler.of(config.loss, held_out.histories).known_keys
-            sampler = replace(NegativeSampler.of(config.loss, train), known_keys=known)
-            users = np.arange(held_out.num_users)[:, None]
-            self._targets["negative_sequence"] = sampler.draw(random, shape, users)
+            self._targets["negative_sequence"] = _negatives(held_out, train, config)
 
     def __call__(self, is_ranking_due: bool) -> dict[str, float]:
         """`val_loss`; where due also `ndcg@10` and `hr@10` on the whole catalogue."""
         queries = self._scorer.queries(self._held_out.histories, slice(None))
-        measures = {"val_loss": float(self._loss(queries, self._targets))}
+        measures = {"val_loss": self._loss_of(queries)}
         if is_ranking_due:
             scorer = _ReadyQueries(queries, self._scorer.item_table)
             ranking = rank_full(scorer, self._held_out, is_trained=self._is_trained)
             summary = summarize(ranking.ranks)
             measures |= {name: summary[name] for name in ("ndcg@10", "hr@10")}
         return measures
+
+    def _loss_of(self, queries: npt.NDArray[np.float32]) -> float:
+        """The average over the users, a block of one shape at a time."""
+        size = min(VALIDATION_BLOCK, len(queries))
+        total = 0.0
+        for start in range(0, len(queries), size):
+            users = np.arange(start, start + size)
+            present = np.minimum(users, len(queries) - 1)
+            weights = np.where(users < len(queries), self._weights[present], np.float32(0.0))
+            targets = {name: each[present] for name, each in self._targets.items()}
+            mean = self._loss(queries[present], targets, weights[:, None])
+            total += float(mean) * float(weights.sum())
+        return total / max(float(self._weights.sum()), 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +151,32 @@ class _ReadyQueries:
         return scores
 
 
-def _loss_of_queries(model: SASRec, queries: Any, targets: Any) -> Any:
+def _loss_of_queries(model: SASRec, queries: Any, targets: Any, weights: Any) -> Any:
     return model.compute_loss(
-        y=targets, y_pred={"item_sequence_embedding": queries[:, None, :]}, training=False
+        y=targets,
+        y_pred={"item_sequence_embedding": queries[:, None, :]},
+        sample_weight=weights,
+        training=False,
     )
+
+
+def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArray[np.int32]:
+    """int32[users, 1, negatives], the same at every validation, never a user's own target."""
+    sampler = NegativeSampler.of(config.loss, train)
+    if config.loss.exclude_history:
+        histories = held_out.histories
+        items = np.concatenate([histories.item_ids, held_out.targets])
+        users = np.concatenate([histories.users, np.arange(held_out.num_users)])
+        sampler = replace(sampler, known_keys=sampler.keys(users, items))
+    shape = (held_out.num_users, 1, config.loss.negatives)
+    random = generator(config.training.seed, VALIDATION_STREAM)
+    return sampler.draw(random, shape, np.arange(held_out.num_users)[:, None])
+
+
+def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:
+    """What a resumed training must find unchanged, beside its training histories."""
+    whole: list[Histories | npt.NDArray[Any]] = [split.histories, split.parts]
+    return [*whole, validation.histories, validation.targets] if validation else whole
 
 
 def _aligned(items: Catalogue | None, histories: Histories) -> pl.DataFrame | None:

@@ -61,7 +61,7 @@ class Recommender:
         seed = run.config.training.seed
         self.model = SASRec(run.vocabulary.num_items, run.config.model, run.config.loss, seed=seed)
         load_weights(self.model, run.weights)
-        self._scorer = ModelScorer(self.model)
+        self._scorer = ModelScorer(self.model, run.item_counts)
         self._index = ExactIndex(self._scorer.item_table)
         # Popularity is a product too: one column of counts against the query 1.
         self._popular = ExactIndex(run.item_counts[:, None].astype(np.float32))
@@ -101,7 +101,8 @@ class Recommender:
             The report of `evaluation.protocol.report`, with `split`.
 
         Raises:
-            RequestError: the run holds no test part, or the protocol is unknown.
+            RequestError: the run holds no test part, the protocol is unknown, or the histories are
+                over another vocabulary.
         """
         return self._evaluated(test, protocol, seed)[0]
 
@@ -140,6 +141,7 @@ class Recommender:
     ) -> pl.DataFrame:
         """`recommend` for histories over this run's vocabulary, by their own user ids."""
         check_k(k)
+        self._check_vocabulary(histories)
         blocks = [
             self._block(histories, slice(at, at + BLOCK_USERS), k, exclude_seen)
             for at in range(0, histories.num_users, BLOCK_USERS)
@@ -204,6 +206,13 @@ class Recommender:
             for title, item in zip(frame[column], frame["item_id"], strict=True)
         ]
 
+    def _check_vocabulary(self, histories: Histories) -> None:
+        if not histories.vocabulary.equals(self.vocabulary):
+            raise RequestError(
+                "these histories count their items by another vocabulary; build them with "
+                "Histories.from_log(log, recommender.vocabulary)"
+            )
+
     def _known(self, history: Sequence[Id]) -> npt.NDArray[np.int32]:
         dense = self.vocabulary.encode_text(history)
         return dense[dense > 0]
@@ -259,6 +268,7 @@ class Recommender:
                 "the run holds no test part, so there is nothing to evaluate on; fit with "
                 "--split leave-one-out or global-time"
             )
+        self._check_vocabulary(test.histories)
         rank = protocols.ranker(protocol, self.run.item_counts > 0, seed)
         baselines, notes = self._baselines()
         ranking = rank(self._scorer, test)

@@ -10,16 +10,25 @@ from segue.model.weights import to_numpy
 
 
 class ModelScorer:
-    """Scores as `query . item`, from the newest `max_length` items of each history."""
+    """Scores as `query . item`, from the newest `max_length` items of each history.
 
-    def __init__(self, model: SASRec) -> None:
+    Where the training counts are given, a history without items scores by them, as such a history
+    is served; else all its scores are 0.
+    """
+
+    def __init__(self, model: SASRec, item_counts: npt.NDArray[np.int64] | None = None) -> None:
+        """Args:
+        model: scored as it is at each call.
+        item_counts: int64[num_items + 1].
+        """
         self.encoder = Encoder(model)
-        self._table_of = model.item_embedding
+        self._item_embedding = model.item_embedding
+        self._item_counts = item_counts
 
     @property
     def item_table(self) -> npt.NDArray[np.float32]:
         """float32[num_items + 1, width], as it is now."""
-        return to_numpy(self._table_of.table)
+        return to_numpy(self._item_embedding.table)
 
     def queries(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
         """float32[rows, width] of those users; zeros where a history is empty."""
@@ -28,4 +37,6 @@ class ModelScorer:
     def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
         """float32[rows, num_items + 1]; column 0, padding, means nothing."""
         scores: npt.NDArray[np.float32] = self.queries(histories, users) @ self.item_table.T
+        if self._item_counts is not None:
+            scores[histories.lengths[users] == 0] = self._item_counts
         return scores

@@ -47,6 +47,7 @@ def test_softmaxs_gradient_is_p_minus_onehot_whatever_the_block(
     value_and_gradients, monkeypatch, logit_entries
 ):
     monkeypatch.setattr(losses, "LOGIT_ENTRIES", logit_entries)
+    monkeypatch.setattr(losses, "FEWEST_TARGETS", 1)
     states, table, targets, weights = batch()
     exact = states.astype("float64").reshape(-1, WIDTH)
     logits = exact @ table[1:].astype("float64").T

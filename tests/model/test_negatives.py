@@ -64,6 +64,13 @@ def test_with_exclusion_no_draw_is_in_the_users_history(lists, seed, sampling):
         assert not set(drawn[user].ravel()) & set(known)
 
 
+def test_users_without_any_history_exclude_nothing():
+    config = LossConfig(loss="bce", exclude_history=True)
+    sampler = NegativeSampler.of(config, histories([], []))
+    drawn = sampler.draw(generator(0), (2, 50), np.zeros((2, 50), dtype=np.int64))
+    assert set(drawn.ravel()) == set(range(1, 10))
+
+
 def test_without_exclusion_the_users_items_are_drawn_too():
     sampler = NegativeSampler.of(LossConfig(loss="bce"), histories([1, 2, 3, 4, 5, 6, 7, 8]))
     drawn = sampler.draw(generator(0), (1, 100), np.zeros((1, 100), dtype=np.int64))

@@ -1,11 +1,14 @@
 """The encoder as a Keras model: masks, positions, packing, prediction, the tutorial's batches."""
 
+from operator import attrgetter
+
 import keras
 import numpy as np
 import pytest
 
 from segue.config import LossConfig, ModelConfig
 from segue.model.encoder import ROW_SIZES, Encoder, compiled
+from segue.model.layers import positions_from_end
 from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights, weights_of
 
@@ -45,6 +48,94 @@ def row(*histories: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         segment_ids[0, at : at + len(each)] = number
         at += len(each)
     return item_ids, segment_ids
+
+
+def norm_by_hand(x, weights, name, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    return scaled * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+
+def states_by_hand(weights, items, heads, scale):
+    """One window through the paper's formulas (section III), in float64, head by head."""
+    weights = {name: array.astype("float64") for name, array in weights.items()}
+    width = weights["item_embedding/table"].shape[1]
+    x = weights["item_embedding/table"][items] * (np.sqrt(width) if scale else 1.0)
+    x = x + weights["position_embedding/table"][np.arange(len(items))[::-1]]
+    for block in ("block_0", "block_1"):
+        normed = norm_by_hand(x, weights, f"{block}/attention_norm", 1e-5)
+        projected = normed @ weights[f"{block}/attention/projection/kernel"]
+        projected = projected + weights[f"{block}/attention/projection/bias"]
+        query, key, value = np.split(projected, 3, axis=-1)
+        outputs = []
+        for head in range(heads):
+            of = slice(head * width // heads, (head + 1) * width // heads)
+            scores = query[:, of] @ key[:, of].T / np.sqrt(width / heads)
+            scores[np.triu_indices(len(items), 1)] = -np.inf
+            chances = np.exp(scores - scores.max(1, keepdims=True))
+            outputs.append(chances / chances.sum(1, keepdims=True) @ value[:, of])
+        attended = np.concatenate(outputs, axis=1)
+        x = x + attended @ weights[f"{block}/attention/output_projection/kernel"]
+        x = x + weights[f"{block}/attention/output_projection/bias"]
+        normed = norm_by_hand(x, weights, f"{block}/feedforward_norm", 1e-5)
+        inner = normed @ weights[f"{block}/feedforward/inner/kernel"]
+        inner = np.maximum(inner + weights[f"{block}/feedforward/inner/bias"], 0)
+        x = x + inner @ weights[f"{block}/feedforward/outer/kernel"]
+        x = x + weights[f"{block}/feedforward/outer/bias"]
+    return norm_by_hand(x, weights, "final_norm", 1e-8)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("scale", [True, False])
+def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale):
+    config = ModelConfig(
+        max_length=LENGTH, width=8, num_heads=heads, feedforward_width=12, scale_embedding=scale
+    )
+    model = SASRec(ITEMS, config)
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(random.normal(size=tuple(variable.shape), scale=0.5).astype("float32"))
+    first, second = history(1, 5), history(2, 6)
+    item_ids, segment_ids = row(first, second)
+    output = states(model, item_ids, segment_ids=segment_ids)[0]
+    weights = weights_of(model)
+    np.testing.assert_allclose(output[:5], states_by_hand(weights, first, heads, scale), atol=2e-5)
+    np.testing.assert_allclose(
+        output[5:11], states_by_hand(weights, second, heads, scale), atol=2e-5
+    )
+
+
+def test_positions_count_down_to_zero_at_the_end_of_each_segment():
+    segment_ids = np.array([[1, 1, 1, 2, 2, 0]], dtype="int32")
+    positions = keras.ops.convert_to_numpy(positions_from_end(segment_ids))
+    np.testing.assert_array_equal(positions[0, :5], [2, 1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("part", ["attention.dropout", "attention_dropout", "feedforward_dropout"])
+def test_each_part_of_a_block_is_dropped_out_in_training(model, part):
+    inputs = {"item_ids": row(history(6, 9))[0]}
+
+    def run():
+        return keras.ops.convert_to_numpy(model(inputs, training=True)["item_sequence_embedding"])
+
+    model.embedding_dropout.rate = 0.0
+    for block in model.blocks:
+        for dropout in (
+            block.attention.dropout,
+            block.attention_dropout,
+            block.feedforward_dropout,
+        ):
+            dropout.rate = 0.0
+    np.testing.assert_array_equal(run(), run())
+    attrgetter(part)(model.blocks[0]).rate = 0.5
+    assert np.abs(run() - run()).max() > 1e-4
+
+
+def test_rows_longer_than_the_positions_are_refused(model):
+    items = np.ones((1, LENGTH + 1), dtype="int32")
+    for ask in (model, model.encode):
+        with pytest.raises(Exception, match=f"rows of {LENGTH + 1} items exceed max_length"):
+            ask({"item_ids": items})
 
 
 def test_changing_the_future_never_changes_the_past(model):
@@ -139,7 +230,6 @@ def test_padding_is_never_predicted_even_when_every_item_scores_below_it(model):
     query = keras.ops.convert_to_numpy(model.encode({"item_ids": row(history(6, 4))[0]}))[0]
     table = weights_of(model)["item_embedding/table"]
     table[1:] = -query * np.linspace(1, 2, ITEMS)[:, None]
-    scores = model._best_items(query[None])
     assert table[1:].dot(query).max() < 0
     load_weights(model, {**weights_of(model), "item_embedding/table": table})
     scores = keras.ops.convert_to_numpy(model._best_items(query[None]))
@@ -210,6 +300,31 @@ def test_the_tutorials_batches_train_and_predict_with_kerass_own_means(keras_los
     assert np.mean((outputs["predictions"] == truth[:, None]).any(axis=1)) > 0.8
 
 
+def test_a_compiled_keras_loss_averages_over_real_targets_and_takes_the_penalty():
+    x, y, weights = tutorial_batches()
+    config = ModelConfig(max_length=LENGTH, width=8, num_blocks=1, dropout=0.0)
+
+    def loss(keras_loss, l2=0.0):
+        model = SASRec(ITEMS, config, LossConfig(loss="bce", l2=l2))
+        model.compile(loss=keras_loss)
+        return model.evaluate(Batches(x, y, weights), verbose=0)
+
+    keras_bce = keras.losses.BinaryCrossentropy(from_logits=True)
+    assert loss(keras_bce) == pytest.approx(loss(None), rel=1e-5)
+    assert loss(keras_bce, l2=0.5) == pytest.approx(loss(None, l2=0.5), rel=1e-5)
+    assert loss(None, l2=0.5) > loss(None) + 1e-3
+
+
+def test_a_compiled_keras_loss_without_negatives_is_refused():
+    x, y, weights = tutorial_batches()
+    model = SASRec(ITEMS, ModelConfig(max_length=LENGTH, width=8))
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(Exception, match="needs one negative for each target"):
+        model.evaluate(
+            Batches(x, {"positive_sequence": y["positive_sequence"]}, weights), verbose=0
+        )
+
+
 def test_kerass_file_format_restores_the_model(model, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
@@ -238,7 +353,6 @@ def test_the_encoder_pads_to_fixed_shapes_and_encodes_as_the_model_does(model):
     received = encoder(windows)
     np.testing.assert_allclose(received, expected, atol=1e-5)
     assert not received[7].any()
-    assert encoder.shapes() == [(rows, LENGTH) for rows in ROW_SIZES]
 
 
 def test_the_encoder_compiles_each_shape_once():
@@ -257,4 +371,4 @@ def test_the_encoder_compiles_each_shape_once():
         for length in (1, 16, 17, 33, 40):
             encoder(np.ones((rows, length), dtype="int32"))
     assert sorted(set(traced)) == sorted(traced)
-    assert set(traced) <= set(encoder.shapes())
+    assert set(traced) <= {(rows, length) for rows in ROW_SIZES for length in (16, 32, 40)}

@@ -1,26 +1,29 @@
 """Training end to end on small logs: what must be learned, kept, resumed and refused."""
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
+import polars as pl
 import pytest
 
 from segue.config import Config
 from segue.data.splits import Split, leave_one_out
 from segue.data.synthetic import markov_log
-from segue.errors import Interrupted, TrainingError
+from segue.errors import ConfigError, Interrupted, TrainingError
 from segue.evaluation.metrics import hit_rate
 from segue.evaluation.protocol import rank_full
 from segue.fitting import Validation
 from segue.model.weights import weights_of
 from segue.scoring import ModelScorer
 from segue.training import checkpoint
-from segue.training.trainer import Curves, Session, build_model, train
+from segue.training.trainer import Curves, Session, _optimizer, build_model, train
 
 SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
 
@@ -40,7 +43,8 @@ def trained(split: Split, config: Config, session: Session = PLAIN, validated: b
     model = build_model(split.histories.vocabulary.num_items, config)
     validation = split.validation
     validate = Validation(model, validation, split.train, config) if validated else None
-    curves = train(model, split.train, config, validate, validation.histories, session)
+    also = [validation.histories, validation.targets]
+    curves = train(model, split.train, config, validate, also=also, session=session)
     return model, curves
 
 
@@ -64,7 +68,10 @@ def assert_same_weights(first: keras.Model, second: keras.Model) -> None:
     ids=" ".join,
 )
 def test_a_certain_next_item_is_learned(split, loss):
-    model, _ = trained(split, configured("epochs=40", "dropout=0.1", "schedule=constant", *loss))
+    model, _ = trained(
+        split,
+        configured("epochs=40", "dropout=0.1", "schedule=constant", "validate_every=10", *loss),
+    )
     ranks = rank_full(ModelScorer(model), split.test).ranks
     assert hit_rate(ranks, 1).mean() >= 0.95
 
@@ -77,7 +84,9 @@ def test_the_curves_hold_loss_and_validation_of_every_epoch(split):
     assert curves.epochs[-1]["loss"] < curves.epochs[0]["loss"]
 
 
-def scripted(scores: list[float], config: Config, split: Split) -> tuple[keras.Model, Curves, list]:
+def scripted(
+    scores: list[float], config: Config, split: Split, session: Session = PLAIN
+) -> tuple[keras.Model, Curves, list]:
     """Trains against a validation that returns these scores, and keeps each epoch's weights."""
     model = build_model(split.histories.vocabulary.num_items, config)
     seen = []
@@ -86,7 +95,7 @@ def scripted(scores: list[float], config: Config, split: Split) -> tuple[keras.M
         seen.append(weights_of(model))
         return {"val_loss": 1.0, "ndcg@10": scores[len(seen) - 1], "hr@10": 0.0}
 
-    return model, train(model, split.train, config, validate), seen
+    return model, train(model, split.train, config, validate, session=session), seen
 
 
 def test_the_best_weights_by_ndcg_are_kept(split):
@@ -129,12 +138,13 @@ class _Power:
             raise SystemExit(137)
 
 
-@pytest.mark.parametrize("saves", [1, 3, 7])
+@pytest.mark.parametrize("saves", [1, 5, 8, 10])
 @pytest.mark.parametrize("loss", [["loss=softmax"], ["loss=bce", "exclude_history=true"]])
 def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
     split, tmp_path, monkeypatch, saves, loss
 ):
-    # 5 batches an epoch and a checkpoint after every one: the stops fall in an epoch, and at ends.
+    # 5 batches an epoch and a checkpoint after every one: stops within epochs (1, 8), after the
+    # first and the second (5, 10).
     config = configured("epochs=3", "validate_every=1", *loss)
     expected, expected_curves = trained(split, config)
     session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
@@ -152,6 +162,64 @@ def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
 
 
+@pytest.mark.parametrize("saves", [1, 2, 3])
+def test_a_resumed_training_keeps_the_best_weights_and_the_patience(
+    split, tmp_path, monkeypatch, saves
+):
+    config = configured("epochs=5", "validate_every=1", "patience=2")
+    scores = [0.3, 0.2, 0.1, 0.9, 0.9]
+    expected, _, seen = scripted(scores, config, split)
+    assert len(seen) == 3
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=1e6, checkpoint_every_epochs=1)
+    with monkeypatch.context() as patch:
+        _Power(patch, saves)
+        with pytest.raises(SystemExit):
+            scripted(scores, config, split, session)
+    resumed, curves, _ = scripted(scores[saves:], config, split, replace(session, resume=True))
+    assert len(curves.epochs) == 3
+    assert curves.best_epoch == 1
+    assert curves.stopped_early
+    assert_same_weights(expected, resumed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    # 100 steps, of which the warm-up takes a tenth though 50 were asked for: half way up, the top,
+    # half way down between 1 and 0.02, the end.
+    [("cosine", [0.005, 0.01, 0.0051, 0.0002]), ("constant", [0.005, 0.01, 0.01, 0.01])],
+)
+def test_the_rate_warms_up_and_then_stays_or_falls_by_a_cosine(schedule, rates):
+    config = configured("epochs=20", f"schedule={schedule}", "warmup_steps=50").training
+    optimizer = _optimizer(config, steps_per_epoch=5)
+    received = [float(optimizer._learning_rate(step)) for step in (5, 10, 55, 100)]
+    assert received == pytest.approx(rates, rel=1e-4)
+    assert optimizer.beta_2 == 0.98
+
+
+def test_a_loss_that_diverges_is_told(split, monkeypatch):
+    config = configured("epochs=1")
+    model = build_model(40, config)
+    table = weights_of(model)["item_embedding/table"]
+    table[3, 0] = np.nan
+    model.item_embedding.table.assign(table)
+    with pytest.raises(TrainingError, match="the loss of epoch 1 is nan: the training diverged"):
+        train(model, split.train, config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"checkpoint_every_s": float("nan")}, "checkpoint_every_s=nan"),
+        ({"checkpoint_every_s": -1.0}, "checkpoint_every_s=-1.0"),
+        ({"checkpoint_every_epochs": 0}, "checkpoint_every_epochs=0"),
+        ({"resume": True}, "resume=True needs a checkpoint directory"),
+    ],
+)
+def test_a_session_that_means_nothing_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Session(**settings)
+
+
 def test_resuming_refuses_another_configuration_or_log(split, tmp_path):
     session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
     trained(split, configured("epochs=1"), session)
@@ -161,6 +229,16 @@ def test_resuming_refuses_another_configuration_or_log(split, tmp_path):
     other = leave_one_out(markov_log(300, 40, 12, certainty=1.0, seed=1))
     with pytest.raises(TrainingError, match="another log or configuration"):
         trained(other, configured("epochs=1"), again)
+    targets = np.random.default_rng(0).permutation(split.validation.targets)
+    moved = replace(split.validation, targets=targets)
+    with pytest.raises(TrainingError, match="another log or configuration"):
+        train(
+            build_model(40, configured("epochs=1")),
+            split.train,
+            configured("epochs=1"),
+            also=[moved.histories, moved.targets],
+            session=again,
+        )
 
 
 def test_resuming_without_a_checkpoint_is_refused(split, tmp_path):
@@ -202,7 +280,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(split, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
         return {"ndcg@10": 0.0}
 
-    with pytest.raises(Interrupted, match=r"stopped in epoch 2 .* --resume"):
+    with pytest.raises(Interrupted, match=r"stopped after epoch 1 .* --resume"):
         train(
             model,
             split.train,
@@ -250,22 +328,30 @@ def test_kill_9_loses_nothing_that_a_checkpoint_holds(split, tmp_path):
     assert_same_weights(expected, model)
 
 
-def test_a_csv_log_has_a_line_for_every_epoch(split, tmp_path):
-    trained(split, configured("epochs=2"), Session(csv_log=tmp_path / "log.csv"))
-    lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert "loss" in lines[0]
-    assert len(lines) == 3
+def test_a_csv_log_has_a_line_for_every_epoch_whatever_it_measured(split, tmp_path):
+    path = tmp_path / "log.csv"
+    _, curves = trained(split, configured("epochs=3", "validate_every=2"), Session(csv_log=path))
+    log = pl.read_csv(path)
+    assert log["epoch"].to_list() == [1, 2, 3]
+    assert log["ndcg@10"].is_null().to_list() == [True, False, False]
+    np.testing.assert_allclose(log["loss"], [each["loss"] for each in curves.epochs])
+
+
+def test_tensorboards_events_are_written_or_the_missing_package_is_told(split, tmp_path):
+    session = Session(tensorboard=tmp_path / "events")
+    if importlib.util.find_spec("tensorboardX") is None:
+        with pytest.raises(ConfigError, match=r"install segue\[tensorboard\]"):
+            trained(split, configured("epochs=1"), session)
+        return
+    trained(split, configured("epochs=1"), session)
+    assert any(path.stat().st_size for path in (tmp_path / "events").iterdir())
 
 
 def test_a_step_is_compiled_once_for_the_whole_training(split):
     if keras.backend.backend() != "jax":
         pytest.skip("counts JAX's compilations")
     config = configured("epochs=3")
-    model = build_model(40, config)
-    train(model, split.train, config)
-    assert model.train_function is not None
     compiled = []
-    original = model.compute_loss
 
     def counting(*arguments, **keywords):
         compiled.append(1)

@@ -25,7 +25,7 @@ def check_output(path: str | Path, *, force: bool) -> None:
         force: Whether a run that stands there may be replaced. Nothing but a run ever is.
 
     Raises:
-        OutputError: Something stands there, or the directory above cannot be made or is not writable.
+        OutputError: Something stands there, or a directory above cannot be made or written.
     """
     with writing(path):
         target = resolved(path)

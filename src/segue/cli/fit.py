@@ -11,6 +11,7 @@ from segue.cli.inputs import chosen_validation, read_source
 from segue.cli.options import Force, LogColumns, LogSource, number, whole_number
 from segue.cli.output import note
 from segue.cli.report import print_run
+from segue.errors import OutputError
 
 if TYPE_CHECKING:
     from segue.config import Config
@@ -101,6 +102,12 @@ class SessionOptions:
         float,
         typer.Option(metavar="SECONDS", parser=number, help="How often to save a checkpoint."),
     ] = 120.0
+    checkpoint_epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", parser=whole_number, help="Save one after every N epochs as well."
+        ),
+    ] = None
     csv_log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one line an epoch to this file.")
     ] = None
@@ -138,6 +145,7 @@ def fit(
     checkpoint = checkpoint_of(out)
     if not (options.resume or force):
         refuse_checkpoint(checkpoint)
+        _refuse_existing(options.csv_log)
     config = recipe.config()
     log, catalogue = read_source(source, columns)
     log = filters.apply(log)
@@ -147,6 +155,7 @@ def fit(
     session = Session(
         checkpoint=checkpoint,
         checkpoint_every_s=options.checkpoint_every,
+        checkpoint_every_epochs=options.checkpoint_epochs,
         resume=options.resume,
         show_progress=True,
         csv_log=options.csv_log,
@@ -164,3 +173,8 @@ def fit(
     recommender.save(out, force=force)
     remove_checkpoint(checkpoint)
     print_run(out, recommender)
+
+
+def _refuse_existing(csv_log: Path | None) -> None:
+    if csv_log is not None and csv_log.exists():
+        raise OutputError(f"{csv_log} exists; name another file, or replace it with --force")

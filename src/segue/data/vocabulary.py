@@ -80,6 +80,10 @@ class Vocabulary:
         new = wanted.filter(pl.Series(is_new)).unique().sort()
         return type(self)(pl.concat([self.ids, new]))
 
+    def equals(self, other: "Vocabulary") -> bool:
+        """Whether every dense id means the same item in both."""
+        return self is other or self.ids.equals(other.ids, check_dtypes=True)
+
     @cached_property
     def _lookup(self) -> IdLookup:
         return IdLookup(self.ids)

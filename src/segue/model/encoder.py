@@ -39,10 +39,6 @@ class Encoder:
             queries[start : start + len(block)] = self._encode(self._padded(block))[: len(block)]
         return queries
 
-    def shapes(self) -> list[tuple[int, int]]:
-        """Every (rows, length) that this encoder ever compiles."""
-        return [(rows, length) for rows in ROW_SIZES for length in self._lengths()]
-
     def _padded(self, block: Ids) -> Ids:
         """The block in the smallest of the shapes that holds it."""
         is_used = np.flatnonzero(block.any(axis=0))
@@ -68,8 +64,12 @@ def compiled(model: SASRec, function: Callable[..., Any]) -> Callable[..., npt.N
     Its arguments are NumPy arrays or dicts of them. The variables are read anew at every call, so
     that it follows a training.
     """
-    compilers = {"jax": _compiled_for_jax, "tensorflow": _compiled_for_tensorflow}
-    return compilers.get(keras.backend.backend(), _without_gradient_for_torch)(model, function)
+    compilers = {
+        "jax": _compiled_for_jax,
+        "tensorflow": _compiled_for_tensorflow,
+        "torch": _without_gradient_for_torch,
+    }
+    return compilers[keras.backend.backend()](model, function)
 
 
 def _compiled_for_jax(

@@ -29,8 +29,8 @@ def scan(
     Returns:
         The last carry, and the outputs stacked along a new first axis.
     """
-    loops = {"jax": _scan_jax, "torch": _scan_torch}
-    loop = loops.get(keras.backend.backend(), _scan_tensorflow)
+    loops = {"jax": _scan_jax, "torch": _scan_torch, "tensorflow": _scan_tensorflow}
+    loop = loops[keras.backend.backend()]
     last, outputs = loop(step, tuple(carry), tuple(arrays), num_outputs)
     return list(last), list(outputs)
 

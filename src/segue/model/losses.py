@@ -14,6 +14,10 @@ from segue.config import LossConfig
 from segue.model.kernels import LOGIT_ENTRIES, MASKED, Tensor, largest_divisor
 from segue.model.loops import scan
 
+# Targets whose logits exist at once, however large the catalogue: fewer would read the table too
+# often.
+FEWEST_TARGETS = 32
+
 
 def compute_loss(
     config: LossConfig,
@@ -64,9 +68,7 @@ def compute_loss(
         else:
             beta = gbce_beta(config, item_table.shape[0] - 1) if config.loss == "gbce" else 1.0
             loss = _binary_cross_entropy(positive_logits, negative_logits, weights, beta)
-    if config.l2:
-        loss = loss + config.l2 * ops.sum(ops.square(item_table[1:]))
-    return loss
+    return loss + table_penalty(config, item_table)
 
 
 def softmax_loss(
@@ -85,7 +87,7 @@ def softmax_loss(
         span: a divisor of n that the block's size must divide.
     """
     num_rows, width = item_table.shape
-    size = largest_divisor(span, max(1, LOGIT_ENTRIES // num_rows))
+    size = largest_divisor(span, max(FEWEST_TARGETS, LOGIT_ENTRIES // num_rows))
 
     def cross_entropy(states: Tensor, item_table: Tensor) -> tuple[Tensor, Callable[..., Any]]:
         columns = ops.arange(num_rows, dtype="int32")[None]
@@ -123,6 +125,11 @@ def softmax_loss(
         return loss, gradient
 
     return ops.custom_gradient(cross_entropy)(states, item_table)
+
+
+def table_penalty(config: LossConfig, item_table: Tensor) -> Tensor:
+    """`l2` times the sum of the item table's squares."""
+    return config.l2 * ops.sum(ops.square(item_table[1:])) if config.l2 else 0.0
 
 
 def gbce_beta(config: LossConfig, num_items: int) -> float:

@@ -5,6 +5,8 @@ and ids outside the vocabulary are never drawn.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +47,16 @@ class NegativeSampler:
         else:
             counts = train.item_counts()[1:].astype(np.float64)
             probabilities = counts / counts.sum()
-        known_keys = None
+        sampler = cls(probabilities)
         if config.exclude_history:
-            users = np.repeat(np.arange(train.num_users, dtype=np.int64), train.lengths)
-            known_keys = np.unique(users * (num_items + 1) + train.item_ids)
-        return cls(probabilities, known_keys)
+            return cls(probabilities, sampler.keys(train.users, train.item_ids))
+        return sampler
+
+    def keys(
+        self, users: npt.NDArray[np.int64], items: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.int64]:
+        """The `known_keys` of these pairs of user and item."""
+        return np.unique(self._key(users, items))
 
     @property
     def log_expected(self) -> npt.NDArray[np.float32]:
@@ -82,13 +89,20 @@ class NegativeSampler:
         return drawn.reshape(shape).astype(np.int32)
 
     def _any_items(self, random: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
-        num_items = len(self.probabilities)
-        if np.all(self.probabilities == self.probabilities[0]):
-            return random.integers(1, num_items + 1, count)
-        edges = np.cumsum(self.probabilities)
+        if self._is_uniform:
+            return random.integers(1, len(self.probabilities) + 1, count)
         drawn: npt.NDArray[np.int64]
-        drawn = np.searchsorted(edges, random.random(count) * edges[-1], side="right") + 1
+        shares = random.random(count) * self._edges[-1]
+        drawn = np.searchsorted(self._edges, shares, side="right") + 1
         return drawn
+
+    @cached_property
+    def _is_uniform(self) -> bool:
+        return bool(np.all(self.probabilities == self.probabilities[0]))
+
+    @cached_property
+    def _edges(self) -> npt.NDArray[np.float64]:
+        return np.cumsum(self.probabilities)
 
     def _redraw_known(
         self,
@@ -110,10 +124,16 @@ class NegativeSampler:
         self, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
         assert self.known_keys is not None
-        keys = users * (len(self.probabilities) + 1) + items
+        if not len(self.known_keys):
+            return np.zeros(len(users), dtype=np.bool_)
+        keys = self._key(users, items)
         at = np.minimum(np.searchsorted(self.known_keys, keys), len(self.known_keys) - 1)
         is_known: npt.NDArray[np.bool_] = self.known_keys[at] == keys
         return is_known
+
+    def _key(self, users: npt.NDArray[np.int64], items: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        keys: npt.NDArray[np.int64] = users * (len(self.probabilities) + 1) + items
+        return keys
 
     def _one_unknown(self, random: np.random.Generator, user: int) -> int:
         items = np.arange(1, len(self.probabilities) + 1)

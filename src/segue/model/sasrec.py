@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from segue.config import LossConfig, ModelConfig
+from segue.errors import RequestError
 from segue.model import losses
 from segue.model.kernels import MASKED, Tensor
 from segue.model.layers import (
@@ -43,6 +44,10 @@ class SASRec(keras.Model):
     float[rows, length], 0 where there is no target. Compiled without a loss the model uses its
     own `LossConfig`; compiled with a Keras loss it feeds that loss the logits of the positive and
     the negative item, [rows, length, 2], against 1 and 0.
+
+    Ids beyond `num_items` are not checked here, as nothing in a compiled graph is: a `Vocabulary`
+    never gives one. For sampled softmax with popular negatives, whoever fits the model themselves
+    assigns `log_expected` from `NegativeSampler.log_expected`.
 
     Departures from the paper: layer normalisation precedes each part and a last one follows the
     blocks, as in the reference tutorial; positions count from the window's end, so that a short
@@ -105,7 +110,7 @@ class SASRec(keras.Model):
 
     def call(self, inputs: Inputs, training: bool = False) -> dict[str, Tensor]:
         """Inputs and outputs as the class describes them."""
-        segment_ids = _segment_ids(inputs)
+        segment_ids = self._segment_ids(inputs)
         states = self._embed(inputs["item_ids"], segment_ids, training)
         for block in self.blocks:
             states = block(states, segment_ids, training=training)
@@ -122,7 +127,7 @@ class SASRec(keras.Model):
         Returns:
             float32[rows, width]; zeros for a row without items.
         """
-        segment_ids = _segment_ids(inputs)
+        segment_ids = self._segment_ids(inputs)
         last_positions = _last_positions(segment_ids)
         states = self._embed(inputs["item_ids"], segment_ids, False)
         for block in self.blocks[:-1]:
@@ -143,19 +148,20 @@ class SASRec(keras.Model):
         states = y_pred["item_sequence_embedding"]
         table = ops.convert_to_tensor(self.item_embedding.table)
         targets = y["positive_sequence"]
-        negatives = y.get("negative_sequence")
-        if self._compile_loss is not None:
-            return self._pairwise_loss(states, table, targets, negatives, sample_weight)
         if sample_weight is None:
-            sample_weight = ops.cast(ops.not_equal(targets, 0), states.dtype)
+            sample_weight = ops.not_equal(targets, 0)
+        weights = ops.cast(sample_weight, states.dtype)
+        if self._compile_loss is not None:
+            return self._pairwise_loss(states, table, y, weights)
+        expected = self.log_expected
         return losses.compute_loss(
             self.loss_settings,
             states,
             table,
             targets,
-            sample_weight,
-            negatives,
-            None if self.log_expected is None else ops.convert_to_tensor(self.log_expected),
+            weights,
+            y.get("negative_sequence"),
+            None if expected is None else ops.convert_to_tensor(expected),
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -167,6 +173,23 @@ class SASRec(keras.Model):
             "k": self.k,
             "seed": self.seed,
         }
+
+    def _segment_ids(self, inputs: Inputs) -> Tensor:
+        """int32[rows, length], 0 on padding.
+
+        Raises:
+            RequestError: the rows are longer than the positions that the model has.
+        """
+        length, limit = inputs["item_ids"].shape[1], self.settings.max_length
+        if length is not None and length > limit:
+            raise RequestError(
+                f"rows of {length} items exceed max_length={limit}; give the newest {limit}"
+            )
+        if "segment_ids" in inputs:
+            return ops.cast(inputs["segment_ids"], "int32")
+        if "padding_mask" in inputs:
+            return ops.cast(inputs["padding_mask"], "int32")
+        return ops.cast(ops.not_equal(inputs["item_ids"], 0), "int32")
 
     def _embed(self, item_ids: Tensor, segment_ids: Tensor, training: bool) -> Tensor:
         states = self.item_embedding(item_ids)
@@ -183,22 +206,24 @@ class SASRec(keras.Model):
         return ops.top_k(scores, min(self.k, self.num_items))[1]
 
     def _pairwise_loss(
-        self, states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, weights: Tensor
+        self, states: Tensor, table: Tensor, y: Mapping[str, Tensor], weights: Tensor
     ) -> Tensor:
+        """The compiled Keras loss, averaged over real targets, and the penalty on the table."""
+        targets, negatives = y["positive_sequence"], y.get("negative_sequence")
+        if negatives is None or negatives.shape != targets.shape:
+            raise RequestError(
+                "a compiled Keras loss needs one negative for each target: give negative_sequence "
+                "in the shape of positive_sequence, or compile without a loss"
+            )
         pairs = ops.stack([targets, negatives], axis=-1)
         logits = ops.sum(states[:, :, None] * ops.take(table, pairs, axis=0), axis=-1)
         truth = ops.stack([ops.ones_like(targets), ops.zeros_like(negatives)], axis=-1)
-        return super().compute_loss(
+        # Keras averages over every position; this leaves the average over the real ones.
+        weights = weights / ops.maximum(ops.mean(weights), 1e-9)
+        loss = super().compute_loss(
             y=ops.cast(truth, logits.dtype), y_pred=logits, sample_weight=weights
         )
-
-
-def _segment_ids(inputs: Inputs) -> Tensor:
-    if "segment_ids" in inputs:
-        return ops.cast(inputs["segment_ids"], "int32")
-    if "padding_mask" in inputs:
-        return ops.cast(inputs["padding_mask"], "int32")
-    return ops.cast(ops.not_equal(inputs["item_ids"], 0), "int32")
+        return loss + losses.table_penalty(self.loss_settings, table)
 
 
 def _as_mask(segment_ids: Tensor, dtype: str) -> Tensor:

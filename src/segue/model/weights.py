@@ -45,9 +45,5 @@ def to_numpy(variable: Any) -> npt.NDArray[Any]:
 
 
 def _named(model: keras.Model) -> dict[str, Any]:
-    prefix = f"{model.name}/"
-    return {
-        variable.path.removeprefix(prefix): variable
-        for variable in model.variables
-        if variable.path.startswith(prefix)
-    }
+    """The variables but for the seeds', by their path below the model, wherever that stands."""
+    return {each.path.partition(f"{model.name}/")[2]: each for each in model.weights}

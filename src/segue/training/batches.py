@@ -12,7 +12,7 @@ from segue.errors import TrainingError
 from segue.model.negatives import NegativeSampler, generator
 from segue.training.packing import Packing, newest_windows, pack, unpacked
 
-# The rows of a batch are a multiple of this, so that attention finds chunks of equal size.
+# The packed rows of a batch are a multiple of this, so that attention finds chunks of equal size.
 ROW_MULTIPLE = 4
 # Counters that keep the streams of one seed apart.
 PACKING_STREAM, NEGATIVES_STREAM = 1, 2
@@ -28,11 +28,10 @@ class PackedBatches(keras.utils.PyDataset):
     `negative_sequence`, and weights float32[rows, length], 1 where there is a target.
     """
 
-    def __init__(self, train: Histories, config: Config, max_length: int) -> None:
+    def __init__(self, train: Histories, config: Config) -> None:
         """Args:
             train: the training histories.
             config: batch size, packing, negatives and seed.
-            max_length: positions of a row.
 
         Raises:
             TrainingError: no history has two items.
@@ -41,8 +40,8 @@ class PackedBatches(keras.utils.PyDataset):
         self._train = train
         self._training = config.training
         self._loss = config.loss
-        self._length = max_length
-        self.windows = newest_windows(train, max_length)
+        self._length = config.model.max_length
+        self.windows = newest_windows(train, self._length)
         if not len(self.windows):
             raise TrainingError(
                 f"none of the {train.num_users:,} users has two training items, so there is "
@@ -78,10 +77,11 @@ class PackedBatches(keras.utils.PyDataset):
         return unpacked(len(self.windows), random)
 
     def _rows_per_batch(self) -> int:
-        """Rows that hold `batch_size` windows on average."""
+        """Rows that hold `batch_size` windows: exactly when unpacked, about so when packed."""
+        if not self._training.packed:
+            return min(self._training.batch_size, len(self.windows))
         share = self._packing.num_rows / len(self.windows)
-        rows = max(1, round(self._training.batch_size * share))
-        rows = min(rows, self._packing.num_rows)
+        rows = min(max(1, round(self._training.batch_size * share)), self._packing.num_rows)
         return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
     def _batch(self, index: int) -> Batch:
@@ -113,13 +113,24 @@ class PackedBatches(keras.utils.PyDataset):
         }
         y = {"positive_sequence": spread(self._train.item_ids[sources + 1], np.int32)}
         if self._loss.loss != "softmax":
-            users = spread(np.repeat(self.windows.users[chosen], lengths), np.int64)
-            y["negative_sequence"] = self._negatives(index, users)
+            users = np.repeat(self.windows.users[chosen], lengths)
+            y["negative_sequence"] = self._negatives(index, users, places)
         return x, y, spread(1.0, np.float32)
 
-    def _negatives(self, index: int, users: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    def _negatives(
+        self, index: int, users: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int32]:
+        """int32[rows, length, negatives], 0 where there is no target; int32[negatives] if shared.
+
+        Args:
+            index: of the batch.
+            users: int64[targets], whose targets they are.
+            places: int64[targets], where the targets stand in the flat rows.
+        """
         random = generator(self._training.seed, NEGATIVES_STREAM, self.epoch, index)
         count = self._loss.negatives
         if self._loss.shared_negatives:
             return self.sampler.draw(random, (count,))
-        return self.sampler.draw(random, (*users.shape, count), users)
+        negatives = np.zeros((self.rows_per_batch * self._length, count), dtype=np.int32)
+        negatives[places] = self.sampler.draw(random, (len(users), count), users)
+        return negatives.reshape(self.rows_per_batch, self._length, count)

@@ -4,89 +4,116 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from io import BytesIO
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
+import polars as pl
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from segue.config import Config
 from segue.data.histories import Histories
 from segue.errors import OutputError, TrainingError
-from segue.model.weights import Weights, to_numpy
+from segue.model.weights import Weights, to_numpy, weights_of
 
 FORMAT_VERSION = 1
 FILE_NAME = "state.safetensors"
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Standing(BaseModel):
+    """Where a training stands, beside the variables: what JSON can hold of it.
+
+    Attributes:
+        epoch, batch: the next batch to train on.
+        curves: one entry an epoch: epoch (from 1), loss, seconds, and what validation measured.
+        best_score: the best NDCG@10 on validation so far; None before the first.
+        best_epoch: the epoch, from 1, after which it was reached.
+        stale: validations since then.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    epoch: NonNegativeInt = 0
+    batch: NonNegativeInt = 0
+    curves: list[dict[str, float]] = []
+    best_score: float | None = None
+    best_epoch: NonNegativeInt | None = None
+    stale: NonNegativeInt = 0
+
+
+class _Header(BaseModel):
+    """The file's own account of itself."""
+
+    format_version: int
+    fingerprint: str
+    standing: Standing
 
 
 @dataclass
 class Progress:
-    """Where a training stands, beside the variables.
+    """A training between two batches.
 
     Attributes:
-        epoch, batch: the next batch to train on.
-        curves: one entry an epoch: epoch, loss, seconds, and what validation measured.
-        best_score: the best NDCG@10 on validation so far; None before the first.
-        best_epoch: the epoch, from 1, after which it was reached.
-        stale: validations since then.
-        best_weights: the weights at that moment; empty without a validation.
+        standing: where it stands.
+        best_weights: the weights with the best score; empty before the first validation.
+        running_loss: the arrays of Keras' running loss at a stop within an epoch, for Keras resets
+            them when an epoch begins; empty otherwise.
     """
 
-    epoch: int = 0
-    batch: int = 0
-    curves: list[dict[str, float]] = field(default_factory=list)
-    best_score: float | None = None
-    best_epoch: int | None = None
-    stale: int = 0
+    standing: Standing = field(default_factory=Standing)
     best_weights: Weights = field(default_factory=dict)
+    running_loss: list[npt.NDArray[Any]] = field(default_factory=list)
 
 
-def fingerprint(config: Config, *histories: Histories | None) -> str:
+def fingerprint(config: Config, *inputs: Histories | npt.NDArray[Any]) -> str:
     """SHA-256 of everything that must not change between a stop and its resumption."""
     digest = hashlib.sha256(config.model_dump_json().encode())
-    for each in histories:
-        if each is None:
-            digest.update(b"none")
-            continue
-        ids = BytesIO()
-        each.vocabulary.ids.to_frame().write_ipc(ids)
-        digest.update(ids.getvalue())
-        digest.update(np.ascontiguousarray(each.offsets).tobytes())
-        digest.update(np.ascontiguousarray(each.item_ids).tobytes())
+    for each in inputs:
+        if isinstance(each, Histories):
+            ids = each.vocabulary.ids.cast(pl.String)
+            digest.update("\0".join(ids).encode())
+            digest.update(each.offsets.tobytes())
+            digest.update(each.item_ids.tobytes())
+        else:
+            digest.update(each.tobytes())
     return digest.hexdigest()
 
 
-def save(directory: Path, model: keras.Model, progress: Progress, print_of_inputs: str) -> None:
+def save(directory: Path, model: keras.Model, progress: Progress, inputs: str) -> None:
     """Writes the checkpoint beside the old one and replaces it.
+
+    Args:
+        directory: made where it is missing.
+        model: compiled; its variables, its optimizer's and its running loss are kept.
+        progress: where the training stands.
+        inputs: the fingerprint.
 
     Raises:
         OutputError: the directory cannot be written.
     """
-    arrays: dict[str, npt.NDArray[Any]] = {
-        f"variable/{index:04d}": to_numpy(variable)
-        for index, variable in enumerate(_variables(model))
-    }
+    arrays = {f"variable/{name}": to_numpy(each) for name, each in _variables(model).items()}
     arrays |= {f"best/{name}": array for name, array in progress.best_weights.items()}
-    facts = {key: value for key, value in asdict(progress).items() if key != "best_weights"}
-    facts |= {"format_version": FORMAT_VERSION, "fingerprint": print_of_inputs}
+    header = _Header(format_version=FORMAT_VERSION, fingerprint=inputs, standing=progress.standing)
     temporary = directory / f".{FILE_NAME}.{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, temporary, metadata={"segue": json.dumps(facts)})
+        save_file(arrays, temporary, metadata={"segue": header.model_dump_json()})
         _flush(temporary)
         os.replace(temporary, directory / FILE_NAME)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the checkpoint in {directory}: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def load(directory: Path, model: keras.Model, print_of_inputs: str) -> Progress:
+def load(directory: Path, model: keras.Model, inputs: str) -> Progress:
     """Puts the checkpoint's variables into the model and returns where the training stood.
 
     Raises:
@@ -97,47 +124,65 @@ def load(directory: Path, model: keras.Model, print_of_inputs: str) -> Progress:
         raise TrainingError(f"no checkpoint at {path} to resume from; start without --resume")
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {}).get("segue", "{}"))
+            text = (file.metadata() or {}).get("segue", "{}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise TrainingError(f"the checkpoint {path} is damaged: {error}") from None
-    _check(path, facts, print_of_inputs)
-    _assign(path, model, arrays)
-    known = {name: facts[name] for name in Progress.__dataclass_fields__ if name in facts}
-    best = {
-        name.removeprefix("best/"): array
-        for name, array in arrays.items()
-        if name.startswith("best/")
-    }
-    return Progress(**known, best_weights=best)
-
-
-def _variables(model: keras.Model) -> list[Any]:
-    """What must come back: weights, seeds, the optimizer's state and the running loss."""
-    metrics = [variable for metric in model.metrics for variable in metric.variables]
-    return [*model.variables, *model.optimizer.variables, *metrics]
-
-
-def _check(path: Path, facts: Mapping[str, Any], print_of_inputs: str) -> None:
-    if facts.get("format_version") != FORMAT_VERSION:
+        header = _Header.model_validate(json.loads(text))
+    except (OSError, SafetensorError, ValueError, RecursionError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"the checkpoint {path} has format {facts.get('format_version')}, this segue reads "
+            f"the checkpoint {path} is damaged ({reason}); start without --resume"
+        ) from None
+    _refuse_others(path, header, inputs)
+    best = _under("best/", arrays)
+    variables = _under("variable/", arrays)
+    _refuse_misfits(path, _shapes(_variables(model)), variables)
+    if best:
+        _refuse_misfits(path, {name: each.shape for name, each in weights_of(model).items()}, best)
+    for name, variable in _variables(model).items():
+        variable.assign(variables[name])
+    running = [to_numpy(each) for each in running_loss(model)] if header.standing.batch else []
+    return Progress(header.standing, best, running)
+
+
+def running_loss(model: keras.Model) -> list[Any]:
+    """The variables of Keras' running loss."""
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def _variables(model: keras.Model) -> dict[str, Any]:
+    """What must come back: weights, seeds, the optimizer's state and the running loss."""
+    variables = [*model.variables, *model.optimizer.variables, *running_loss(model)]
+    return {f"{index:04d}": variable for index, variable in enumerate(variables)}
+
+
+def _under(prefix: str, arrays: Arrays) -> Weights:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(variable.shape) for name, variable in variables.items()}
+
+
+def _refuse_others(path: Path, header: _Header, inputs: str) -> None:
+    if header.format_version != FORMAT_VERSION:
+        raise TrainingError(
+            f"the checkpoint {path} has format {header.format_version}, this segue reads "
             f"{FORMAT_VERSION}; start without --resume"
         )
-    if facts.get("fingerprint") != print_of_inputs:
+    if header.fingerprint != inputs:
         raise TrainingError(
             f"the checkpoint {path} belongs to another log or configuration; give the ones it was "
             "started with, or start anew without --resume"
         )
 
 
-def _assign(path: Path, model: keras.Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    variables = _variables(model)
-    stored = [arrays.get(f"variable/{index:04d}") for index in range(len(variables))]
-    for variable, array in zip(variables, stored, strict=True):
-        if array is None or array.shape != tuple(variable.shape):
-            raise TrainingError(f"the checkpoint {path} does not fit the model; start anew")
-        variable.assign(array)
+def _refuse_misfits(path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Arrays) -> None:
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        raise TrainingError(f"the checkpoint {path} does not fit the model; start without --resume")
 
 
 def _flush(path: Path) -> None:

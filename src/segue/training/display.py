@@ -14,7 +14,7 @@ REFRESH_S = 0.5
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """Loss, targets a second and time left, on standard error."""
+    """Loss, targets a second and time left, on standard error; a context, which ends the bar."""
 
     def __init__(self, batches: PackedBatches, epochs: int) -> None:
         super().__init__()
@@ -40,11 +40,12 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.steps_of_epoch = 0
         self.shown = 0.0
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def __enter__(self) -> "ProgressDisplay":
         if self.console.is_terminal:
             self.bar.start()
+        return self
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.console.is_terminal:
             self.bar.stop()
 

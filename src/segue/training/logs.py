@@ -1,31 +1,44 @@
 """Logs of a training for other programs: a CSV file, TensorBoard's events."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import keras
+import polars as pl
 
-from segue.errors import ConfigError
+from segue.errors import ConfigError, OutputError
+from segue.training.checkpoint import Standing
 
 
-def log_callbacks(
-    csv_log: Path | None, tensorboard: Path | None, append: bool
-) -> list[keras.callbacks.Callback]:
-    """The callbacks that write the logs asked for.
+class CSVLog(keras.callbacks.Callback):
+    """One line an epoch, epochs from 1; rewritten whole, so that a resumed training continues it.
+
+    A measure that an epoch lacks, as between two rankings, is empty there.
+    """
+
+    def __init__(self, path: Path, standing: Standing) -> None:
+        super().__init__()
+        self.path = path
+        self.standing = standing
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            pl.DataFrame(self.standing.curves, infer_schema_length=None).with_columns(
+                pl.col("epoch").cast(pl.Int64)
+            ).write_csv(temporary)
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise OutputError(f"cannot write the CSV log {self.path}: {error.strerror}") from error
+
+
+class TensorBoardLog(keras.callbacks.Callback):
+    """Every measure of every epoch, without TensorFlow: Keras' own callback needs it.
 
     Raises:
         ConfigError: TensorBoard's writer is not installed.
     """
-    callbacks: list[keras.callbacks.Callback] = []
-    if csv_log:
-        callbacks.append(keras.callbacks.CSVLogger(str(csv_log), append=append))
-    if tensorboard:
-        callbacks.append(_TensorBoardLog(tensorboard))
-    return callbacks
-
-
-class _TensorBoardLog(keras.callbacks.Callback):
-    """Every measure of every epoch, without TensorFlow: Keras' own callback needs it."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
@@ -41,6 +54,4 @@ class _TensorBoardLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             self.writer.add_scalar(name, value, epoch + 1)
-
-    def on_train_end(self, logs: Any = None) -> None:
         self.writer.flush()

@@ -1,28 +1,33 @@
 """`train`: compile, fit, validate, stop early, checkpoint and resume."""
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy.typing as npt
 
 from segue.config import Config, TrainingConfig
 from segue.data.histories import Histories
-from segue.errors import Interrupted
+from segue.errors import ConfigError, Interrupted, TrainingError
 from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights, weights_of
 from segue.training import checkpoint
 from segue.training.batches import PackedBatches
 from segue.training.checkpoint import Progress
 from segue.training.display import ProgressDisplay
-from segue.training.logs import log_callbacks
+from segue.training.logs import CSVLog, TensorBoardLog
 
 # What early stopping and the choice of the best weights go by.
 SCORE = "ndcg@10"
+# The share of the learning rate that a cosine schedule ends with.
+LAST_RATE = 0.02
 
 # Measures the model on the validation part; told whether to rank or only to take the loss.
 Validate = Callable[[bool], Mapping[str, float]]
@@ -34,12 +39,15 @@ class Session:
 
     Attributes:
         checkpoint: the directory of the checkpoint; None writes none.
-        checkpoint_every_s: seconds between checkpoints.
+        checkpoint_every_s: seconds between checkpoints; one more is written at the end.
         checkpoint_every_epochs: also after every so many epochs; None: by time alone.
         resume: go on from the checkpoint.
         show_progress: a bar on a terminal, lines elsewhere, on standard error.
         csv_log: a file for one line an epoch.
         tensorboard: a directory for TensorBoard's events.
+
+    Raises:
+        ConfigError: a value is out of range, or there is nothing to resume from.
     """
 
     checkpoint: Path | None = None
@@ -49,6 +57,20 @@ class Session:
     show_progress: bool = False
     csv_log: Path | None = None
     tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.checkpoint_every_s >= 0 and math.isfinite(self.checkpoint_every_s)):
+            raise ConfigError(
+                f"checkpoint_every_s={self.checkpoint_every_s} is not a number of seconds; give 0 "
+                "or more"
+            )
+        if self.checkpoint_every_epochs is not None and self.checkpoint_every_epochs < 1:
+            raise ConfigError(
+                f"checkpoint_every_epochs={self.checkpoint_every_epochs} is not a number of "
+                "epochs; give at least 1"
+            )
+        if self.resume and self.checkpoint is None:
+            raise ConfigError("resume=True needs a checkpoint directory to go on from; name one")
 
 
 @dataclass(frozen=True)
@@ -70,7 +92,8 @@ def train(
     histories: Histories,
     config: Config,
     validate: Validate | None = None,
-    validation: Histories | None = None,
+    *,
+    also: Sequence[Histories | npt.NDArray[Any]] = (),
     session: Session = Session(),
 ) -> Curves:
     """Trains the model in place; it ends with the best weights by validation NDCG@10.
@@ -82,95 +105,92 @@ def train(
         histories: the training histories, over the vocabulary of the model.
         config: loss, batches, optimizer and seed.
         validate: measures the model; its `ndcg@10` decides.
-        validation: what `validate` measures on, for the checkpoint's fingerprint.
+        also: whatever else must be the same when the training is resumed.
         session: checkpoints, progress and logs.
 
     Raises:
-        TrainingError: nothing to train on, or a checkpoint that does not fit.
+        TrainingError: nothing to train on, a checkpoint that does not fit, or a loss that diverged.
+        OutputError: a checkpoint or log cannot be written.
         Interrupted: Ctrl-C, after a checkpoint was written.
     """
-    batches = PackedBatches(histories, config, config.model.max_length)
+    batches = PackedBatches(histories, config)
     if model.log_expected is not None:
         model.log_expected.assign(batches.sampler.log_expected)
     model.compile(optimizer=_optimizer(config.training, batches.batches_per_epoch))
     model.optimizer.build(model.trainable_variables)
-    progress, inputs = Progress(), ""
-    if session.checkpoint:
-        inputs = checkpoint.fingerprint(config, histories, validation)
-        if session.resume:
-            progress = checkpoint.load(session.checkpoint, model, inputs)
-    callbacks = _callbacks(batches, config, progress, validate, session, inputs)
-    with _Interruption(enabled=session.checkpoint is not None) as interruption:
-        for callback in callbacks:
-            if isinstance(callback, _Checkpoints):
-                callback.interruption = interruption
-        _fit(model, batches, config.training.epochs, progress, callbacks)
+    inputs = checkpoint.fingerprint(config, histories, *also) if session.checkpoint else ""
+    progress = Progress()
+    if session.checkpoint and session.resume:
+        progress = checkpoint.load(session.checkpoint, model, inputs)
+    with ExitStack() as stack:
+        callbacks: list[keras.callbacks.Callback] = [
+            _Epochs(batches, config.training, progress, validate)
+        ]
+        if session.csv_log:
+            callbacks.append(CSVLog(session.csv_log, progress.standing))
+        if session.tensorboard:
+            callbacks.append(TensorBoardLog(session.tensorboard))
+        if session.show_progress:
+            display = ProgressDisplay(batches, config.training.epochs)
+            callbacks.append(stack.enter_context(display))
+        if session.checkpoint:
+            interruption = stack.enter_context(_Interruption())
+            saver = _Checkpoints(batches, progress, session, inputs, interruption)
+            saver.set_model(model)  # it saves at the end even where no epoch is left
+            callbacks.append(saver)
+        _fit(model, batches, config.training, progress, callbacks)
+        if session.checkpoint:
+            saver.save()
     if progress.best_weights:
         load_weights(model, progress.best_weights)
-    stopped_early = progress.epoch < config.training.epochs
-    return Curves(progress.curves, progress.best_epoch, stopped_early)
+    standing = progress.standing
+    return Curves(standing.curves, standing.best_epoch, standing.epoch < config.training.epochs)
 
 
 def _fit(
     model: SASRec,
     batches: PackedBatches,
-    epochs: int,
+    config: TrainingConfig,
     progress: Progress,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    """`model.fit` from where the progress stands: the rest of an epoch, then whole epochs."""
-    stages = [(progress.epoch, epochs)]
-    if progress.batch:
-        stages = [(progress.epoch, progress.epoch + 1), (progress.epoch + 1, epochs)]
-    for first, stop in stages:
-        if first < stop and not model.stop_training:
-            batches.start_at(first, progress.batch)
-            model.fit(
-                batches,
-                initial_epoch=first,
-                epochs=stop,
-                shuffle=False,
-                verbose=0,
-                callbacks=callbacks,
-            )
+    """`model.fit`, epoch by epoch, from where the progress stands."""
+    standing = progress.standing
+    while standing.epoch < config.epochs and not _is_stale(progress, config):
+        batches.start_at(standing.epoch, standing.batch)
+        model.fit(
+            batches,
+            initial_epoch=standing.epoch,
+            epochs=standing.epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+
+
+def _is_stale(progress: Progress, config: TrainingConfig) -> bool:
+    return config.patience is not None and progress.standing.stale >= config.patience
 
 
 def _optimizer(config: TrainingConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Adam (Kingma & Ba, 2015), its rate constant or warmed up and decayed to 2% by a cosine."""
-    rate: Any = config.learning_rate
+    """Adam (Kingma & Ba, 2015); its rate rises over the warm-up, then stays or falls by a cosine.
+
+    The warm-up takes a tenth of all steps at most, so that a short training has one in proportion.
+    """
     total = config.epochs * steps_per_epoch
     warmup = min(config.warmup_steps, total // 10)
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else config.learning_rate,
-            decay_steps=max(1, total - warmup),
-            alpha=0.02,
-            warmup_target=config.learning_rate if warmup else None,
-            warmup_steps=warmup,
-        )
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else config.learning_rate,
+        decay_steps=max(1, total - warmup),
+        alpha=LAST_RATE if config.schedule == "cosine" else 1.0,
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
     return keras.optimizers.Adam(learning_rate=rate, beta_2=config.beta_2)
 
 
-def _callbacks(
-    batches: PackedBatches,
-    config: Config,
-    progress: Progress,
-    validate: Validate | None,
-    session: Session,
-    inputs: str,
-) -> list[keras.callbacks.Callback]:
-    """In the order in which they must see the end of an epoch."""
-    callbacks = [_Epochs(batches, config.training, progress, validate)]
-    callbacks += log_callbacks(session.csv_log, session.tensorboard, append=session.resume)
-    if session.show_progress:
-        callbacks.append(ProgressDisplay(batches, config.training.epochs))
-    if session.checkpoint:
-        callbacks.append(_Checkpoints(batches, progress, session, inputs))
-    return callbacks
-
-
 class _Epochs(keras.callbacks.Callback):
-    """Orders the batches of each epoch, validates after it, and keeps the best weights."""
+    """Restores the running loss, validates after each epoch, and keeps the best weights."""
 
     def __init__(
         self,
@@ -187,14 +207,22 @@ class _Epochs(keras.callbacks.Callback):
         self.started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if self.batches.epoch != epoch:
-            self.batches.start_at(epoch, 0)
+        if self.progress.running_loss:
+            running = checkpoint.running_loss(self.model)
+            for variable, value in zip(running, self.progress.running_loss, strict=True):
+                variable.assign(value)
+            self.progress.running_loss = []
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs if logs is not None else {}
-        progress = self.progress
-        progress.epoch, progress.batch = epoch + 1, 0
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss of epoch {epoch + 1} is {logs['loss']}: the training diverged; lower "
+                "learning_rate"
+            )
+        standing = self.progress.standing
+        standing.epoch, standing.batch = epoch + 1, 0
         logs["seconds"] = time.perf_counter() - self.started
         if self.validate:
             is_last = epoch + 1 == self.config.epochs
@@ -202,90 +230,89 @@ class _Epochs(keras.callbacks.Callback):
             logs.update(self.validate(is_due))
             if is_due:
                 self._judge(epoch + 1, logs[SCORE])
-        progress.curves.append({"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}})
+        standing.curves.append({"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}})
 
     def _judge(self, epoch: int, score: float) -> None:
-        progress = self.progress
-        if progress.best_score is None or score > progress.best_score:
-            progress.best_score, progress.best_epoch, progress.stale = score, epoch, 0
-            progress.best_weights = weights_of(self.model)
-            return
-        progress.stale += 1
-        if self.config.patience and progress.stale >= self.config.patience:
-            self.model.stop_training = True
+        standing = self.progress.standing
+        if standing.best_score is None or score > standing.best_score:
+            standing.best_score, standing.best_epoch, standing.stale = float(score), epoch, 0
+            self.progress.best_weights = weights_of(self.model)
+        else:
+            standing.stale += 1
+
+
+class _Interruption:
+    """While it lasts, the first Ctrl-C asks for a stop after the batch; the second is immediate."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_installed = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> "_Interruption":
+        if self._is_installed:
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_installed:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.is_asked = True
+        signal.signal(number, self._previous)
 
 
 class _Checkpoints(keras.callbacks.Callback):
     """Saves the training now and then, and when it is interrupted."""
 
     def __init__(
-        self, batches: PackedBatches, progress: Progress, session: Session, inputs: str
+        self,
+        batches: PackedBatches,
+        progress: Progress,
+        session: Session,
+        inputs: str,
+        interruption: _Interruption,
     ) -> None:
         super().__init__()
         self.batches = batches
         self.progress = progress
         self.session = session
         self.inputs = inputs
-        self.interruption: _Interruption | None = None
+        self.interruption = interruption
         self.saved_at = time.monotonic()
-        self.resumed_at = progress.batch
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if not self.resumed_at:
-            return
-        # Keras has just reset the running loss; the checkpoint's goes on where it stood.
-        assert self.session.checkpoint is not None
-        checkpoint.load(self.session.checkpoint, self.model, self.inputs)
-        self.resumed_at = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         done = self.batches.first_batch + batch + 1
         if done == self.batches.batches_per_epoch:
             return  # the end of the epoch follows
-        if self._is_interrupted() or self._is_time():
+        if self.interruption.is_asked or self._is_time():
             if keras.backend.backend() == "jax":
                 self.model.jax_state_sync()
-            self.progress.epoch, self.progress.batch = self.batches.epoch, done
-            self._save()
+            self.progress.standing.batch = done
+            self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         every = self.session.checkpoint_every_epochs
-        if self._is_interrupted() or self._is_time() or (every and (epoch + 1) % every == 0):
-            self._save()
+        is_due = every is not None and (epoch + 1) % every == 0
+        if self.interruption.is_asked or self._is_time() or is_due:
+            self.save()
 
-    def _is_time(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.session.checkpoint_every_s
-
-    def _is_interrupted(self) -> bool:
-        return self.interruption is not None and self.interruption.is_asked
-
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes the checkpoint; ends the training where an interruption is asked for."""
         assert self.session.checkpoint is not None
         checkpoint.save(self.session.checkpoint, self.model, self.progress, self.inputs)
         self.saved_at = time.monotonic()
-        if self._is_interrupted():
+        if self.interruption.is_asked:
+            standing = self.progress.standing
+            where = (
+                f"in epoch {standing.epoch + 1}"
+                if standing.batch
+                else (f"after epoch {standing.epoch}")
+            )
             raise Interrupted(
-                f"stopped in epoch {self.progress.epoch + 1} and saved to "
-                f"{self.session.checkpoint}; the same command with --resume goes on from there"
+                f"stopped {where} and saved to {self.session.checkpoint}; the same command with "
+                "--resume goes on from there"
             )
 
-
-class _Interruption:
-    """While it lasts, the first Ctrl-C asks for a stop after the batch; the second is immediate."""
-
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled and threading.current_thread() is threading.main_thread()
-        self.is_asked = False
-
-    def __enter__(self) -> "_Interruption":
-        if self.enabled:
-            self.previous = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.enabled:
-            signal.signal(signal.SIGINT, self.previous)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.is_asked = True
-        signal.signal(number, self.previous)
+    def _is_time(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.session.checkpoint_every_s
