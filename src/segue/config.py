@@ -121,7 +121,7 @@ PRESETS: dict[str, Config] = {
     # The Keras tutorial's figures: BCE with one negative, width 50, Adam 1e-3, ten epochs.
     "tutorial": Config(
         name="tutorial",
-        model=ModelConfig(width=50, dropout=0.2, scale_embedding=False),
+        model=ModelConfig(width=50, dropout=0.2),
         loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
         training=TrainingConfig(epochs=10, learning_rate=1e-3, warmup_steps=0, schedule="constant"),
     ),

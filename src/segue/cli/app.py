@@ -14,6 +14,7 @@ from segue.cli import data
 from segue.cli.demo import demo
 from segue.cli.evaluate import evaluate
 from segue.cli.fit import fit
+from segue.cli.memory import restart_with_huge_pages
 from segue.cli.options import spelled_out
 from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
@@ -21,6 +22,7 @@ from segue.errors import SegueError
 
 DEBUG = "--debug"
 FAILED, INTERRUPTED = 1, 130
+TRAINING = {"demo", "fit"}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 for command in (demo, fit, evaluate, recommend, similar):
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Without the program's name; by default those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and TRAINING & set(given):
+        restart_with_huge_pages()
     is_debug = DEBUG in given
     if isinstance(sys.stdout, TextIOWrapper):
         # A title may hold what the terminal's encoding lacks.
