@@ -33,6 +33,7 @@ def only_ml_100k(
 def test_demo_trains_tests_shows_and_saves(command, tmp_path, monkeypatch, items_of):
     (tmp_path / "tiny.toml").write_text(TINY_PRESET)
     monkeypatch.setattr("segue.cli.demo.PRESET", "tiny.toml")
+    monkeypatch.setattr("segue.cli.demo.INTERACTIONS_SEEN", 1)
     outcome = command("demo")
     assert outcome.code == 0, outcome.err
     assert "training on ml-100k, because ml-1m: no connection" in outcome.err

@@ -100,8 +100,9 @@ class _Meter:
         self._received = 0
         columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
-        is_drawn = is_shown and console.is_terminal
-        self._progress = Progress(*columns, console=console, disable=not is_drawn)
+        is_bar = is_shown and console.is_terminal
+        self._line = f"downloading {label}" if is_shown and not is_bar else ""
+        self._progress = Progress(*columns, console=console, disable=not is_bar)
         self._task = self._progress.add_task(label, total=None)
 
     def __enter__(self) -> "_Meter":
@@ -119,7 +120,11 @@ class _Meter:
         self._received += num_bytes
         if max(self._received, self.total) > MAX_DOWNLOAD_BYTES:
             raise DatasetError(f"the answer is longer than {MAX_DOWNLOAD_BYTES:,} bytes")
-        self._progress.start()  # only now: without a connection there is nothing to show
+        # Only now: without a connection there is nothing to show.
+        if self._line:
+            self._progress.console.print(self._line, highlight=False)
+            self._line = ""
+        self._progress.start()
         self._progress.update(self._task, completed=self._received, total=self.total or None)
 
     def reset(self) -> None:
