@@ -32,8 +32,11 @@ def validation_of(split: Split, config: Config) -> tuple[Validation, ModelScorer
     return Validation(model, split.validation, split.train, config), ModelScorer(model)
 
 
-def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_targets(split):
-    validation, scorer = validation_of(split, SMALL)
+@pytest.mark.parametrize("max_length", [10, 3])
+def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_targets(split, max_length):
+    # Histories of 6 items: with 3 positions they are longer than the window, and count as fully.
+    config = SMALL.with_settings([f"max_length={max_length}"])
+    validation, scorer = validation_of(split, config)
     held_out = split.validation
     logits = scorer.score(held_out.histories, slice(None))[:, 1:].astype("float64")
     surprise = np.log(np.exp(logits).sum(1)) - logits[np.arange(100), held_out.targets - 1]

@@ -131,9 +131,13 @@ def test_negatives_are_drawn_anew_for_every_batch_and_epoch_and_avoid_the_user(l
     assert first.max() <= 50
 
 
-def test_shared_negatives_are_one_draw_for_the_batch(lists):
+def test_shared_negatives_are_one_draw_for_the_batch_and_another_for_every_other(lists):
     batches = batches_of(lists, "loss=sampled_softmax", "negatives=7", "shared_negatives=true")
-    assert batches[0][1]["negative_sequence"].shape == (7,)
+    draw = batches[0][1]["negative_sequence"]
+    assert draw.shape == (7,)
+    assert (draw != batches[1][1]["negative_sequence"]).any()
+    batches.start_at(1, 0)
+    assert (draw != batches[0][1]["negative_sequence"]).any()
 
 
 def test_histories_of_single_items_leave_nothing_to_learn():
