@@ -21,14 +21,19 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The encoder: SASRec (Kang & McAuley, 2018), pre-norm, with a tied item table."""
+    """The encoder: pre-norm causal Transformer blocks over a tied item table.
 
-    encoder: Literal["sasrec"] = "sasrec"
+    `sasrec` has the blocks of Kang & McAuley (2018), `esasrec` gated ones with a SwiGLU.
+    """
+
+    encoder: Literal["sasrec", "esasrec"] = "sasrec"
     max_length: int = Field(default=200, ge=1, le=10_000, description="items of a window")
     width: int = Field(default=128, ge=1, le=8_192, description="of the item table and the states")
     num_blocks: int = Field(default=2, ge=1, le=64)
     num_heads: int = Field(default=1, ge=1, le=64)
-    feedforward_width: int | None = Field(default=None, ge=1, description="None: the same as width")
+    feedforward_width: int | None = Field(
+        default=None, ge=1, description="None: width, twice it in esasrec"
+    )
     scale_embedding: bool = Field(
         default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
     )

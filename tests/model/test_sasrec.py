@@ -56,6 +56,17 @@ def norm_by_hand(x, weights, name, epsilon):
     return scaled * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
 
 
+def dense_by_hand(x, weights, name):
+    return x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+
+def gate_by_hand(x, weights, name):
+    """sigmoid(W x + b) where the block is gated, else 1."""
+    if f"{name}/kernel" not in weights:
+        return 1.0
+    return 1 / (1 + np.exp(-dense_by_hand(x, weights, name)))
+
+
 def states_by_hand(weights, items, heads, scale):
     """One window through the paper's formulas (section III), in float64, head by head."""
     weights = {name: array.astype("float64") for name, array in weights.items()}
@@ -64,8 +75,7 @@ def states_by_hand(weights, items, heads, scale):
     x = x + weights["position_embedding/table"][np.arange(len(items))[::-1]]
     for block in ("block_0", "block_1"):
         normed = norm_by_hand(x, weights, f"{block}/attention_norm", 1e-5)
-        projected = normed @ weights[f"{block}/attention/projection/kernel"]
-        projected = projected + weights[f"{block}/attention/projection/bias"]
+        projected = dense_by_hand(normed, weights, f"{block}/attention/projection")
         query, key, value = np.split(projected, 3, axis=-1)
         outputs = []
         for head in range(heads):
@@ -75,21 +85,31 @@ def states_by_hand(weights, items, heads, scale):
             chances = np.exp(scores - scores.max(1, keepdims=True))
             outputs.append(chances / chances.sum(1, keepdims=True) @ value[:, of])
         attended = np.concatenate(outputs, axis=1)
-        x = x + attended @ weights[f"{block}/attention/output_projection/kernel"]
-        x = x + weights[f"{block}/attention/output_projection/bias"]
+        attended = dense_by_hand(attended, weights, f"{block}/attention/output_projection")
+        x = x + gate_by_hand(x, weights, f"{block}/attention_gate") * attended
         normed = norm_by_hand(x, weights, f"{block}/feedforward_norm", 1e-5)
-        inner = normed @ weights[f"{block}/feedforward/inner/kernel"]
-        inner = np.maximum(inner + weights[f"{block}/feedforward/inner/bias"], 0)
-        x = x + inner @ weights[f"{block}/feedforward/outer/kernel"]
-        x = x + weights[f"{block}/feedforward/outer/bias"]
+        inner = dense_by_hand(normed, weights, f"{block}/feedforward/inner")
+        if f"{block}/feedforward/gate/kernel" in weights:
+            gate = dense_by_hand(normed, weights, f"{block}/feedforward/gate")
+            inner = inner * gate / (1 + np.exp(-gate))
+        else:
+            inner = np.maximum(inner, 0)
+        outer = dense_by_hand(inner, weights, f"{block}/feedforward/outer")
+        x = x + gate_by_hand(x, weights, f"{block}/feedforward_gate") * outer
     return norm_by_hand(x, weights, "final_norm", 1e-8)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("scale", [True, False])
-def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale):
+@pytest.mark.parametrize("encoder", ["sasrec", "esasrec"])
+def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale, encoder):
     config = ModelConfig(
-        max_length=LENGTH, width=8, num_heads=heads, feedforward_width=12, scale_embedding=scale
+        encoder=encoder,
+        max_length=LENGTH,
+        width=8,
+        num_heads=heads,
+        feedforward_width=12,
+        scale_embedding=scale,
     )
     model = SASRec(ITEMS, config)
     random = np.random.default_rng(0)
@@ -99,6 +119,7 @@ def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale
     item_ids, segment_ids = row(first, second)
     output = states(model, item_ids, segment_ids=segment_ids)[0]
     weights = weights_of(model)
+    assert ("block_0/attention_gate/kernel" in weights) == (encoder == "esasrec")
     np.testing.assert_allclose(output[:5], states_by_hand(weights, first, heads, scale), atol=2e-5)
     np.testing.assert_allclose(
         output[5:11], states_by_hand(weights, second, heads, scale), atol=2e-5
@@ -205,6 +226,16 @@ def test_row_0_of_the_item_table_starts_at_zero_and_is_never_trained(model):
     table = weights_of(fresh)["item_embedding/table"]
     assert not table[0].any()
     assert np.abs(table[1:]).max() > 0.1
+
+
+def test_the_gated_encoder_reads_the_last_item_as_its_call_does():
+    config = ModelConfig(encoder="esasrec", max_length=LENGTH, width=8, num_heads=2)
+    model = SASRec(ITEMS, config)
+    items = np.stack([row(history(6, length))[0][0] for length in (1, 9, LENGTH)])
+    queries = keras.ops.convert_to_numpy(model.encode({"item_ids": items}))
+    everything = states(model, items)
+    for at, length in enumerate((1, 9, LENGTH)):
+        np.testing.assert_allclose(queries[at], everything[at, length - 1], atol=1e-5)
 
 
 def test_the_query_is_the_state_at_the_last_item(model):

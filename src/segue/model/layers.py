@@ -186,8 +186,31 @@ class FeedForward(keras.layers.Layer):
         return self.outer(self.inner(inputs))
 
 
+class SwiGLU(keras.layers.Layer):
+    """Gated feed-forward: outer(swish(gate(x)) * inner(x)) (Shazeer, 2020)."""
+
+    def __init__(self, width: int, inner_width: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner_width = inner_width
+        self.gate = _dense(inner_width, seed, "gate", activation="swish")
+        self.inner = _dense(inner_width, seed + 1, "inner")
+        self.outer = _dense(width, seed + 2, "outer")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.gate.build(input_shape)
+        self.inner.build(input_shape)
+        self.outer.build((*input_shape[:-1], self.inner_width))
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Args: inputs: float[rows, length, width]; Returns: the same shape."""
+        return self.outer(self.gate(inputs) * self.inner(inputs))
+
+
 class Block(keras.layers.Layer):
     """Pre-norm Transformer block: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    feedforward_class: type[keras.layers.Layer] = FeedForward
 
     def __init__(
         self,
@@ -203,7 +226,9 @@ class Block(keras.layers.Layer):
         self.attention = SelfAttention(width, num_heads, dropout, seed, name="attention")
         self.attention_dropout = Dropout(dropout, seed + 10)
         self.feedforward_norm = _norm("feedforward_norm")
-        self.feedforward = FeedForward(width, feedforward_width, seed + 20, name="feedforward")
+        self.feedforward = self.feedforward_class(
+            width, feedforward_width, seed + 20, name="feedforward"
+        )
         self.feedforward_dropout = Dropout(dropout, seed + 30)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -214,17 +239,59 @@ class Block(keras.layers.Layer):
     def call(self, inputs: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, length, width], segment_ids: int32[rows, length]."""
         attended = self.attention(self.attention_norm(inputs), segment_ids, training=training)
-        states = inputs + self.attention_dropout(attended, training=training)
-        return self._fed_forward(states, training)
+        attended = self.attention_dropout(attended, training=training)
+        return self._fed_forward(self._with_attended(inputs, attended), training)
 
     def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
         """The block's state at one position of each row: float[rows, 1, width]."""
         attended = self.attention.last(self.attention_norm(inputs), segment_ids, last_positions)
-        return self._fed_forward(at_positions(inputs, last_positions) + attended, False)
+        newest = at_positions(inputs, last_positions)
+        return self._fed_forward(self._with_attended(newest, attended), False)
+
+    def _with_attended(self, inputs: Tensor, attended: Tensor) -> Tensor:
+        return inputs + attended
+
+    def _with_fed_forward(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        return inputs + outputs
 
     def _fed_forward(self, states: Tensor, training: bool) -> Tensor:
         outputs = self.feedforward(self.feedforward_norm(states))
-        return states + self.feedforward_dropout(outputs, training=training)
+        outputs = self.feedforward_dropout(outputs, training=training)
+        return self._with_fed_forward(states, outputs)
+
+
+class GatedBlock(Block):
+    """LiGR block (Borisyuk et al., 2024), as in eSASRec (Tikhonovich et al., 2025).
+
+    Each part is let through by a gate on what it is added to: x + sigmoid(W x) * part(norm(x)). The
+    feed-forward is a SwiGLU.
+    """
+
+    feedforward_class = SwiGLU
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        feedforward_width: int,
+        dropout: float,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(width, num_heads, feedforward_width, dropout, seed, **kwargs)
+        self.attention_gate = _dense(width, seed + 40, "attention_gate", activation="sigmoid")
+        self.feedforward_gate = _dense(width, seed + 41, "feedforward_gate", activation="sigmoid")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        self.attention_gate.build(input_shape)
+        self.feedforward_gate.build(input_shape)
+
+    def _with_attended(self, inputs: Tensor, attended: Tensor) -> Tensor:
+        return inputs + self.attention_gate(inputs) * attended
+
+    def _with_fed_forward(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        return inputs + self.feedforward_gate(inputs) * outputs
 
 
 def at_positions(states: Tensor, positions: Tensor) -> Tensor:

@@ -14,12 +14,16 @@ from segue.model.layers import (
     FINAL_EPSILON,
     Block,
     Dropout,
+    GatedBlock,
     ItemEmbedding,
     PositionEmbedding,
     at_positions,
 )
 
 Inputs = Mapping[str, Tensor]
+
+# The block of each encoder, and its feed-forward's width in widths where none is set.
+BLOCKS: dict[str, tuple[type[Block], int]] = {"sasrec": (Block, 1), "esasrec": (GatedBlock, 2)}
 
 
 @keras.saving.register_keras_serializable(package="segue")
@@ -75,11 +79,12 @@ class SASRec(keras.Model):
             length, width, seed + 1, name="position_embedding"
         )
         self.embedding_dropout = Dropout(self.settings.dropout, seed + 2, name="embedding_dropout")
+        block_class, default_feedforward_width = BLOCKS[self.settings.encoder]
         self.blocks = [
-            Block(
+            block_class(
                 width,
                 self.settings.num_heads,
-                self.settings.feedforward_width or width,
+                self.settings.feedforward_width or default_feedforward_width * width,
                 self.settings.dropout,
                 seed + 100 * (each + 1),
                 name=f"block_{each}",
