@@ -271,3 +271,21 @@ def test_ctrl_c_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         recommend_file(recommender, source, tmp_path / "out.parquet")
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_the_log_is_never_replaced_by_its_recommendations(
+    recommender: Recommender, log: pl.DataFrame, tmp_path: Path
+) -> None:
+    path = save(log, tmp_path)
+    before = path.read_bytes()
+    for source, target in ((path, path), (tmp_path, tmp_path / "out.parquet")):
+        with pytest.raises(OutputError, match="is in the place of the log"):
+            recommend_file(recommender, source, target, 3, force=True)
+    assert path.read_bytes() == before
+
+
+def test_another_ending_than_parquets_is_refused(
+    recommender: Recommender, log: pl.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=r"out\.csv: recommendations are written as Parquet"):
+        recommend_file(recommender, save(log, tmp_path), tmp_path / "out.csv", 3)

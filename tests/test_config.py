@@ -206,7 +206,7 @@ def test_a_missing_preset_file_is_refused(tmp_path: Path) -> None:
         ("[training]\nepoch = 3", "unknown setting 'training.epoch'; the settings are "),
         ("[trainin]\nepochs = 3", "unknown setting 'trainin'; the settings are "),
         ("[training]\nepochs = 0", "training.epochs: .*got 0"),
-        ("training = 3", "training: .*got 3"),
+        ("training = 3", r"training must be a table \[training\] of settings, got 3"),
         ("name = 3", "name: .*got 3"),
         ("[model]\nnum_heads = 3", "model: width=128 is not a multiple of num_heads=3"),
         ("epochs 3", "cannot read the preset file .*line 1"),

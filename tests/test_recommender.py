@@ -117,6 +117,12 @@ def test_many_histories_are_answered_in_their_order(recommender):
         assert mine["strategy"].to_list() == alone["strategy"].to_list()
 
 
+@pytest.mark.parametrize("histories", [["SKU-1", "SKU-2"], [5]])
+def test_ids_in_the_place_of_histories_are_refused(recommender, histories):
+    with pytest.raises(RequestError, match=r"is no history; a history is a list of ids"):
+        recommender.recommend(histories)
+
+
 @pytest.mark.parametrize(
     ("k", "message"),
     [(0, "k=0 asks for nothing"), (-3, "k=-3"), (5000, f"k=5000 exceeds the limit of {MAX_K}")],

@@ -75,7 +75,7 @@ def recommend_file(
     """
     source, target = Path(source), Path(target)
     check_k(k)
-    _refuse_target(target, force)
+    _refuse_target(source, target, force)
     log = _scan(source, user_col, item_col, time_col)
     summary = BulkSummary()
     with _scratch(target) as directory:
@@ -142,9 +142,14 @@ def _join(directory: Path, target: Path) -> None:
     os.replace(whole, target)
 
 
-def _refuse_target(target: Path, force: bool) -> None:
+def _refuse_target(source: Path, target: Path, force: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a directory; name a file")
+    if target.suffix.lower() not in PARQUET_SUFFIXES:
+        raise OutputError(f"{target}: recommendations are written as Parquet; call it .parquet")
+    log, place = source.resolve(), target.resolve()
+    if log == place or (log.is_dir() and log in place.parents):
+        raise OutputError(f"{target} is in the place of the log {source}; choose another")
     if os.path.lexists(target) and not force:
         raise OutputError(
             f"{target} exists; replace it with --force (force=True in Python), or choose another "

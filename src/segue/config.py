@@ -242,6 +242,10 @@ def _validated(document: Mapping[str, Any], source: str) -> Config:
             raise ConfigError(
                 f"{source}: unknown setting {where!r}; the settings are {_known()}"
             ) from None
+        if first["type"] == "model_type":
+            raise ConfigError(
+                f"{source}: {where} must be a table [{where}] of settings, got {first['input']!r}"
+            ) from None
         received = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{source}: {where}: {message}{received}") from None

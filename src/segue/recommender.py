@@ -130,7 +130,7 @@ class Recommender:
             where the catalogue has titles.
 
         Raises:
-            RequestError: k is out of range.
+            RequestError: k is out of range, or a history is no list of ids.
         """
         known = [self._known(history) for history in histories]
         encoded = Histories.from_lists(self.vocabulary, known)
@@ -214,6 +214,11 @@ class Recommender:
             )
 
     def _known(self, history: Sequence[Id]) -> npt.NDArray[np.int32]:
+        if isinstance(history, str) or not isinstance(history, Sequence | np.ndarray | pl.Series):
+            raise RequestError(
+                f"{history!r} is no history; a history is a list of ids, and recommend takes a "
+                "list of histories: [[1270, 593]]"
+            )
         dense = self.vocabulary.encode_text(history)
         return dense[dense > 0]
 
@@ -265,8 +270,8 @@ class Recommender:
         test = test or (split.test if split else None)
         if test is None:
             raise RequestError(
-                "the run holds no test part, so there is nothing to evaluate on; fit with "
-                "--split leave-one-out or global-time"
+                "the run holds no test part, so there is nothing to evaluate on; fit with --split "
+                "leave-one-out or global-time (in Python: fit the split, not split.train)"
             )
         self._check_vocabulary(test.histories)
         rank = protocols.ranker(protocol, self.run.item_counts > 0, seed)

@@ -61,7 +61,7 @@ def test_the_version_and_the_help_exit_with_0(command):
     ("error", "told"),
     [
         (Interrupted("stopped; --resume goes on"), "segue: stopped; --resume goes on\n"),
-        (KeyboardInterrupt(), ""),
+        (KeyboardInterrupt(), "segue: stopped\n"),
     ],
 )
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(error, told, command, monkeypatch):

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from segue.data import datasets
 from segue.data.items import read_items
 from segue.data.log import read_log
 from segue.data.splits import global_time
 from segue.recommender import Recommender
+from segue.training.checkpoint import FILE_NAME
 from segue.training.trainer import Session
 
 
@@ -100,6 +102,8 @@ def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp
 
 
 def test_the_session_is_as_the_options_say(command, no_training, log_file, tmp_path):
+    (tmp_path / "new.checkpoint").mkdir()
+    (tmp_path / "new.checkpoint" / FILE_NAME).touch()
     outcome = command(
         *("fit", log_file, "--out", tmp_path / "new", "--resume", "--checkpoint-every", "7"),
         *("--csv-log", tmp_path / "curves.csv", "--tensorboard", tmp_path / "events"),
@@ -113,6 +117,37 @@ def test_the_session_is_as_the_options_say(command, no_training, log_file, tmp_p
         csv_log=tmp_path / "curves.csv",
         tensorboard=tmp_path / "events",
     )
+
+
+def test_resuming_without_a_checkpoint_is_refused_before_the_log_is_read(command, tmp_path):
+    outcome = command("fit", tmp_path / "no.csv", "--out", tmp_path / "new", "--resume")
+    assert outcome.code == 1
+    assert "no checkpoint at" in outcome.err
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_csv_log_never_replaces_an_input_nor_an_older_one_unasked(
+    force, command, no_training, log_file, tmp_path
+):
+    before = log_file.read_bytes()
+    fit = ("fit", log_file, "--out", tmp_path / "new", *force)
+    outcome = command(*fit, "--csv-log", log_file)
+    assert outcome.code == 1
+    assert "is an input of this training" in outcome.err
+    assert log_file.read_bytes() == before
+    (tmp_path / "old.csv").touch()
+    assert command(*fit, "--csv-log", tmp_path / "old.csv").code == (0 if force else 1)
+    assert command(*fit, "--csv-log", tmp_path / "none" / "new.csv").code == 1
+
+
+def test_the_users_to_validate_on_are_counted(command, no_training, log_file, tmp_path):
+    (tmp_path / "users.csv").write_text("user_id\n1\n2\nnobody\n")
+    fit = ("fit", log_file, "--out", tmp_path / "new", "--validation-users")
+    assert "validating on 2 of the 3 users asked for" in command(*fit, tmp_path / "users.csv").err
+    (tmp_path / "bare.txt").write_text("1\n2\n")
+    outcome = command(*fit, tmp_path / "bare.txt", "--force")
+    assert outcome.code == 1
+    assert "needs a column user_id" in outcome.err
 
 
 def test_the_split_none_trains_on_everything_and_reports_nothing(
@@ -186,7 +221,7 @@ def test_an_interrupted_training_exits_with_130_and_goes_on_with_resume(
     assert training.returncode == 130
     assert out == ""
     last = err.splitlines()[-1]
-    assert last.startswith("segue: stopped in epoch")
+    assert last.startswith(("segue: stopped in epoch", "segue: stopped after epoch"))
     assert "--resume" in last
     assert not target.exists()
     outcome = command(*arguments, "--resume")

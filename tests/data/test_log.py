@@ -204,7 +204,9 @@ def test_a_k_core_is_what_removing_rows_one_by_one_leaves(pairs: list[Pair], k: 
     if left:
         assert Counter(pairs_of(log_of(pairs).k_core(k))) == Counter(left)
     else:
-        with pytest.raises(DataError, match=f"k={k} leaves nothing of {len(pairs)} interactions"):
+        with pytest.raises(
+            DataError, match=f"a core of {k} leaves nothing of {len(pairs)} interactions"
+        ):
             log_of(pairs).k_core(k)
 
 

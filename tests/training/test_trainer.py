@@ -224,14 +224,15 @@ def test_resuming_refuses_another_configuration_or_log(split, tmp_path):
     session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
     trained(split, configured("epochs=1"), session)
     again = Session(checkpoint=tmp_path / "c", resume=True)
-    with pytest.raises(TrainingError, match="another log or configuration"):
-        trained(split, configured("epochs=2"), again)
+    changes = "another configuration: training.epochs was 1, is 2, training.seed was 0, is 4"
+    with pytest.raises(TrainingError, match=changes):
+        trained(split, configured("epochs=2", "seed=4"), again)
     other = leave_one_out(markov_log(300, 40, 12, certainty=1.0, seed=1))
-    with pytest.raises(TrainingError, match="another log or configuration"):
+    with pytest.raises(TrainingError, match="another log, or to other"):
         trained(other, configured("epochs=1"), again)
     targets = np.random.default_rng(0).permutation(split.validation.targets)
     moved = replace(split.validation, targets=targets)
-    with pytest.raises(TrainingError, match="another log or configuration"):
+    with pytest.raises(TrainingError, match="another log, or to other"):
         train(
             build_model(40, configured("epochs=1")),
             split.train,

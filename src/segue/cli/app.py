@@ -107,7 +107,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     """What is said of an error, and the exit code."""
     match error:
         case KeyboardInterrupt():
-            return str(error), INTERRUPTED
+            return str(error) or "stopped", INTERRUPTED
         case typer.TyperException():
             # A value that is bad or missing; the others are about the commands and options.
             is_value = isinstance(error, typer.BadParameter)
@@ -127,4 +127,5 @@ def _told(error: BaseException) -> tuple[str, int]:
 def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context else ""
-    return f"{error.format_message().rstrip('.')}{hint}"
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    return f"{message}{hint}"

@@ -1,5 +1,6 @@
 """`segue fit`: from a log to a run."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -139,13 +140,16 @@ def fit(
     from segue.artifact import check_output
     from segue.data.items import read_items
     from segue.fitting import fit as train
+    from segue.training.checkpoint import refuse_missing
     from segue.training.trainer import Session
 
     check_output(out, force=force)
     checkpoint = checkpoint_of(out)
     if not (options.resume or force):
         refuse_checkpoint(checkpoint)
-        _refuse_existing(options.csv_log)
+    _refuse_csv_log(options, recipe, [source, items], force)
+    if options.resume:
+        refuse_missing(checkpoint)
     config = recipe.config()
     log, catalogue = read_source(source, columns)
     log = filters.apply(log)
@@ -175,6 +179,21 @@ def fit(
     print_run(out, recommender)
 
 
-def _refuse_existing(csv_log: Path | None) -> None:
-    if csv_log is not None and csv_log.exists():
-        raise OutputError(f"{csv_log} exists; name another file, or replace it with --force")
+def _refuse_csv_log(
+    options: SessionOptions, recipe: Recipe, inputs: list[str | Path | None], force: bool
+) -> None:
+    """Refuse a log of the training that would replace one of its inputs, or an older log unasked.
+
+    Raises:
+        OutputError: It would, or it cannot be written.
+    """
+    log = options.csv_log
+    if log is None:
+        return
+    named = [*inputs, recipe.preset, recipe.validation_users]
+    if any(each is not None and Path(each).resolve() == log.resolve() for each in named):
+        raise OutputError(f"--csv-log {log} is an input of this training; name another file")
+    if log.exists() and not (options.resume or force):
+        raise OutputError(f"{log} exists; name another file, or replace it with --force")
+    if not os.access(log.parent, os.W_OK):
+        raise OutputError(f"cannot write --csv-log {log}: no writable directory {log.parent}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segue.cli.options import LogColumns
+from segue.cli.output import note
 from segue.errors import DataError, RequestError
 
 if TYPE_CHECKING:
@@ -49,16 +50,27 @@ def chosen_validation(split: "Split", users: str | None, seed: int) -> "HeldOut 
             f"leave the option out, or choose another --split"
         )
     if users.isdecimal() and not Path(users).exists():
-        return held_out.sample(int(users), seed)
-    return held_out.only(_user_ids(Path(users)))
+        chosen, asked = held_out.sample(int(users), seed), int(users)
+    else:
+        user_ids = _user_ids(Path(users))
+        chosen, asked = held_out.only(user_ids), user_ids.n_unique()
+    note(f"validating on {chosen.num_users:,} of the {asked:,} users asked for")
+    return chosen
 
 
 def _user_ids(path: Path) -> "pl.Series":
+    from segue.data.checks import shown_names
     from segue.data.columns import USER, find_columns
     from segue.data.ids import as_ids
     from segue.data.readers import open_table
 
     table = open_table(path, {})
-    column = find_columns(table.names, {USER: None}, table.label)[USER]
+    try:
+        column = find_columns(table.names, {USER: None}, table.label)[USER]
+    except DataError:
+        raise DataError(
+            f"{table.label} needs a column user_id, in a text file a header line of that name; its "
+            f"columns are {shown_names(table.names)}"
+        ) from None
     values = table.read([column])[column].alias(USER.name)
     return as_ids(values, table.label, is_untyped=table.is_untyped)

@@ -43,7 +43,10 @@ RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", show_default=False, help="A run, as segue fit wrote it.")
 ]
 K = Annotated[
-    int, typer.Option("-k", metavar="K", parser=whole_number, help="How many items to ask for.")
+    int,
+    typer.Option(
+        "-k", metavar="K", parser=whole_number, help="How many items to ask for, 1 to 500."
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")

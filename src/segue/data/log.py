@@ -91,8 +91,8 @@ class InteractionLog:
             )
         if kept.is_empty():
             raise DataError(
-                f"k={k} leaves nothing of {len(self):,} interactions: no group of users and items "
-                f"has {k} with each other; ask for a smaller k"
+                f"a core of {k} leaves nothing of {len(self):,} interactions: no group of users "
+                f"and items has {k} with each other; ask for a smaller core"
             )
         return self._noted(kept, f"of users and items with fewer than {k}, repeatedly")
 

@@ -98,6 +98,8 @@ def _open_path(path: Path, layouts: Mapping[str, Layout]) -> Table:
 
 
 def _open_directory(path: Path) -> Table:
+    if (path / "manifest.json").exists():
+        raise DataError(f"{path} is a run, not a log; give the log that it was made from")
     files = sorted(path.rglob("*.parquet"))
     if not files:
         raise DataError(
@@ -163,7 +165,7 @@ def _pandas_table(frame: "pd.DataFrame") -> Table:
         try:
             return pl.from_pandas(frame[list(columns)])
         except (ImportError, ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"{label} cannot be read: {_first_line(error)}") from error
+            raise DataError(f"{label} cannot be read: {_reason(error)}") from error
 
     return Table(label, tuple(frame.columns), False, read)
 
@@ -210,6 +212,18 @@ def _utf8(content: bytes) -> bytes:
         return content.decode("latin-1").encode()
 
 
+# What Polars says, told in the words of a log.
+REASONS = {
+    "found more fields": "a row has more fields than the header; quote its text, or mend it",
+    "extra_columns": "its files have different columns; name one of them",
+}
+
+
+def _reason(error: BaseException) -> str:
+    known = (told for said, told in REASONS.items() if said in str(error))
+    return next(known, _first_line(error))
+
+
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -221,4 +235,4 @@ def _readable(label: object) -> Iterator[None]:
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{label} is empty; give a file with a header and rows") from error
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{label} cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{label} cannot be read: {_reason(error)}") from error

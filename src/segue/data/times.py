@@ -38,7 +38,7 @@ def as_times(values: pl.Series, where: str) -> pl.Series:
     Raises:
         DataError: Null, NaN, infinite or overflowing times, other text, or another type.
     """
-    another = f"drop these rows, or name a column without with {TIME.choice}"
+    another = f"drop these rows, or name a column without, with {TIME.choice}"
     refuse_where(values.is_null(), values, where, "is null", another)
     if values.dtype == pl.String:
         values = _from_text(values, where)

@@ -169,11 +169,11 @@ def report(
         "protocol": protocol,
         "part": held_out.part,
         "users": held_out.num_users,
-        "candidates": num_items if protocol == FULL else NUM_NEGATIVES + 1,
+        "candidates": num_items if protocol == FULL else int(ranking.candidates.max()),
         "metrics": summarize(ranking.ranks),
         "intervals": {name: list(ends) for name, ends in intervals.items()},
         "baselines": {name: summarize(each.ranks) for name, each in (baselines or {}).items()},
-        "notes": _notes(held_out, is_trained, protocol),
+        "notes": _notes(held_out, ranking, is_trained, protocol),
     }
 
 
@@ -192,7 +192,9 @@ def ranker(
     raise RequestError(f"protocol {protocol!r} is unknown; it is {FULL!r} or {SAMPLED!r}")
 
 
-def _notes(held_out: HeldOut, is_trained: Mask | None, protocol: str) -> list[str]:
+def _notes(
+    held_out: HeldOut, ranking: Ranking, is_trained: Mask | None, protocol: str
+) -> list[str]:
     histories, targets = held_out.histories, held_out.targets
     is_known = _trained_items(held_out, is_trained)[targets]
     is_repeat = histories.item_ids == np.repeat(targets, histories.lengths)
@@ -205,6 +207,9 @@ def _notes(held_out: HeldOut, is_trained: Mask | None, protocol: str) -> list[st
     users = f"of {held_out.num_users:,} users have"
     notes = [f"{count:,} {users} {what}" for what, count in counts.items() if count]
     if protocol == SAMPLED:
+        fewer = np.count_nonzero(ranking.candidates <= NUM_NEGATIVES)
+        if fewer:
+            notes.append(f"{fewer:,} {users} fewer than {NUM_NEGATIVES} unseen items: all of them")
         notes.append(
             f"ranked against {NUM_NEGATIVES} sampled items: inconsistent with the whole "
             f"catalogue, and may order models differently (Krichene and Rendle, 2020)"

@@ -23,6 +23,7 @@ from segue.model.weights import Weights, to_numpy, weights_of
 
 FORMAT_VERSION = 1
 FILE_NAME = "state.safetensors"
+ANEW = "start anew with --force in place of --resume"
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -47,11 +48,39 @@ class Standing(BaseModel):
     stale: NonNegativeInt = 0
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What must not change between a stop and its resumption.
+
+    Attributes:
+        config: the configuration.
+        data: SHA-256 of the log and whatever is measured on.
+    """
+
+    config: Config
+    data: str
+
+    @classmethod
+    def of(cls, config: Config, *parts: Histories | npt.NDArray[Any]) -> "Inputs":
+        """The inputs of a training on these histories and arrays."""
+        digest = hashlib.sha256()
+        for each in parts:
+            if isinstance(each, Histories):
+                ids = each.vocabulary.ids.cast(pl.String)
+                digest.update("\0".join(ids).encode())
+                digest.update(each.offsets.tobytes())
+                digest.update(each.item_ids.tobytes())
+            else:
+                digest.update(each.tobytes())
+        return cls(config, digest.hexdigest())
+
+
 class _Header(BaseModel):
     """The file's own account of itself."""
 
     format_version: int
-    fingerprint: str
+    config: dict[str, Any]
+    data: str
     standing: Standing
 
 
@@ -71,35 +100,26 @@ class Progress:
     running_loss: list[npt.NDArray[Any]] = field(default_factory=list)
 
 
-def fingerprint(config: Config, *inputs: Histories | npt.NDArray[Any]) -> str:
-    """SHA-256 of everything that must not change between a stop and its resumption."""
-    digest = hashlib.sha256(config.model_dump_json().encode())
-    for each in inputs:
-        if isinstance(each, Histories):
-            ids = each.vocabulary.ids.cast(pl.String)
-            digest.update("\0".join(ids).encode())
-            digest.update(each.offsets.tobytes())
-            digest.update(each.item_ids.tobytes())
-        else:
-            digest.update(each.tobytes())
-    return digest.hexdigest()
-
-
-def save(directory: Path, model: keras.Model, progress: Progress, inputs: str) -> None:
+def save(directory: Path, model: keras.Model, progress: Progress, inputs: Inputs) -> None:
     """Writes the checkpoint beside the old one and replaces it.
 
     Args:
         directory: made where it is missing.
         model: compiled; its variables, its optimizer's and its running loss are kept.
         progress: where the training stands.
-        inputs: the fingerprint.
+        inputs: what must be the same when it is resumed.
 
     Raises:
         OutputError: the directory cannot be written.
     """
     arrays = {f"variable/{name}": to_numpy(each) for name, each in _variables(model).items()}
     arrays |= {f"best/{name}": array for name, array in progress.best_weights.items()}
-    header = _Header(format_version=FORMAT_VERSION, fingerprint=inputs, standing=progress.standing)
+    header = _Header(
+        format_version=FORMAT_VERSION,
+        config=inputs.config.model_dump(),
+        data=inputs.data,
+        standing=progress.standing,
+    )
     temporary = directory / f".{FILE_NAME}.{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -113,15 +133,14 @@ def save(directory: Path, model: keras.Model, progress: Progress, inputs: str) -
             temporary.unlink(missing_ok=True)
 
 
-def load(directory: Path, model: keras.Model, inputs: str) -> Progress:
+def load(directory: Path, model: keras.Model, inputs: Inputs) -> Progress:
     """Puts the checkpoint's variables into the model and returns where the training stood.
 
     Raises:
         TrainingError: no checkpoint, a damaged one, or one of another log or configuration.
     """
+    refuse_missing(directory)
     path = directory / FILE_NAME
-    if not path.is_file():
-        raise TrainingError(f"no checkpoint at {path} to resume from; start without --resume")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("segue", "{}")
@@ -129,9 +148,7 @@ def load(directory: Path, model: keras.Model, inputs: str) -> Progress:
         header = _Header.model_validate(json.loads(text))
     except (OSError, SafetensorError, ValueError, RecursionError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise TrainingError(
-            f"the checkpoint {path} is damaged ({reason}); start without --resume"
-        ) from None
+        raise TrainingError(f"the checkpoint {path} is damaged ({reason}); {ANEW}") from None
     _refuse_others(path, header, inputs)
     best = _under("best/", arrays)
     variables = _under("variable/", arrays)
@@ -142,6 +159,15 @@ def load(directory: Path, model: keras.Model, inputs: str) -> Progress:
         variable.assign(variables[name])
     running = [to_numpy(each) for each in running_loss(model)] if header.standing.batch else []
     return Progress(header.standing, best, running)
+
+
+def refuse_missing(directory: Path) -> None:
+    """Raises:
+    TrainingError: the directory holds no checkpoint.
+    """
+    path = directory / FILE_NAME
+    if not path.is_file():
+        raise TrainingError(f"no checkpoint at {path} to resume from; start without --resume")
 
 
 def running_loss(model: keras.Model) -> list[Any]:
@@ -167,22 +193,40 @@ def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(variable.shape) for name, variable in variables.items()}
 
 
-def _refuse_others(path: Path, header: _Header, inputs: str) -> None:
+def _refuse_others(path: Path, header: _Header, inputs: Inputs) -> None:
     if header.format_version != FORMAT_VERSION:
         raise TrainingError(
             f"the checkpoint {path} has format {header.format_version}, this segue reads "
-            f"{FORMAT_VERSION}; start without --resume"
+            f"{FORMAT_VERSION}; {ANEW}"
         )
-    if header.fingerprint != inputs:
+    changes = _changes(header.config, inputs.config.model_dump())
+    if changes:
         raise TrainingError(
-            f"the checkpoint {path} belongs to another log or configuration; give the ones it was "
-            "started with, or start anew without --resume"
+            f"the checkpoint {path} belongs to another configuration: {', '.join(changes)}; give "
+            f"the one it was started with, or {ANEW}"
         )
+    if header.data != inputs.data:
+        raise TrainingError(
+            f"the checkpoint {path} belongs to another log, or to other users or targets to "
+            f"validate on; give the ones it was started with, or {ANEW}"
+        )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
+    """The settings that differ, each with both values."""
+    changes = []
+    for name, value in now.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            changes += _changes(old, value, f"{at}{name}.")
+        elif old != value:
+            changes.append(f"{at}{name} was {old!r}, is {value!r}")
+    return changes
 
 
 def _refuse_misfits(path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Arrays) -> None:
     if shapes != {name: array.shape for name, array in arrays.items()}:
-        raise TrainingError(f"the checkpoint {path} does not fit the model; start without --resume")
+        raise TrainingError(f"the checkpoint {path} does not fit the model; {ANEW}")
 
 
 def _flush(path: Path) -> None:

@@ -30,7 +30,9 @@ class CSVLog(keras.callbacks.Callback):
             ).write_csv(temporary)
             os.replace(temporary, self.path)
         except OSError as error:
-            raise OutputError(f"cannot write the CSV log {self.path}: {error.strerror}") from error
+            raise OutputError(
+                f"cannot write the CSV log {self.path}: {error.strerror or error}"
+            ) from error
 
 
 class TensorBoardLog(keras.callbacks.Callback):

@@ -61,13 +61,13 @@ class Session:
     def __post_init__(self) -> None:
         if not (self.checkpoint_every_s >= 0 and math.isfinite(self.checkpoint_every_s)):
             raise ConfigError(
-                f"checkpoint_every_s={self.checkpoint_every_s} is not a number of seconds; give 0 "
-                "or more"
+                f"checkpoint_every_s={self.checkpoint_every_s} (--checkpoint-every) is not a "
+                "number of seconds; give 0 or more"
             )
         if self.checkpoint_every_epochs is not None and self.checkpoint_every_epochs < 1:
             raise ConfigError(
-                f"checkpoint_every_epochs={self.checkpoint_every_epochs} is not a number of "
-                "epochs; give at least 1"
+                f"checkpoint_every_epochs={self.checkpoint_every_epochs} (--checkpoint-epochs) is "
+                "not a number of epochs; give at least 1"
             )
         if self.resume and self.checkpoint is None:
             raise ConfigError("resume=True needs a checkpoint directory to go on from; name one")
@@ -118,7 +118,7 @@ def train(
         model.log_expected.assign(batches.sampler.log_expected)
     model.compile(optimizer=_optimizer(config.training, batches.batches_per_epoch))
     model.optimizer.build(model.trainable_variables)
-    inputs = checkpoint.fingerprint(config, histories, *also) if session.checkpoint else ""
+    inputs = checkpoint.Inputs.of(config, *((histories, *also) if session.checkpoint else ()))
     progress = Progress()
     if session.checkpoint and session.resume:
         progress = checkpoint.load(session.checkpoint, model, inputs)
@@ -270,7 +270,7 @@ class _Checkpoints(keras.callbacks.Callback):
         batches: PackedBatches,
         progress: Progress,
         session: Session,
-        inputs: str,
+        inputs: checkpoint.Inputs,
         interruption: _Interruption,
     ) -> None:
         super().__init__()
