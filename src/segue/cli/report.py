@@ -1,6 +1,9 @@
 """What is told of a run: its report as tables, and the commands that come next."""
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +35,15 @@ def print_next(path: Path, recommender: "Recommender") -> None:
         questions.insert(0, f"recommend {shlex.quote(str(path))} --user {shlex.quote(str(user))}")
     if run.report:
         questions.append(f"evaluate {shlex.quote(str(path))}")
-    print("Next:", *(f"  segue {question}" for question in questions), sep="\n")
+    print("Next:", *(f"  {_program()} {question}" for question in questions), sep="\n")
+
+
+def _program() -> str:
+    """How this program is called: by its name where the shell finds it, else by its path."""
+    path = Path(sys.argv[0])
+    if shutil.which("segue") or path.name != "segue":
+        return "segue"
+    return shlex.quote(os.path.relpath(path))
 
 
 def print_headline(report: Mapping[str, Any]) -> None:
