@@ -98,12 +98,14 @@ class Validation:
     """Loss and ranking of a model on held-out targets, from one encoding of their histories."""
 
     def __init__(self, model: SASRec, held_out: HeldOut, train: Histories, config: Config) -> None:
-        """Args:
-        model: measured as it is at each call.
-        held_out: histories and targets; a target that was never trained on has no part in the
-            loss, and is a miss in the ranking.
-        train: the training histories, for the negatives and for what was trained on.
-        config: the loss and the seed.
+        """Measures `model`, as it is at each call, on `held_out`.
+
+        Args:
+            model: what is trained.
+            held_out: histories and targets; a target that was never trained on has no part in the
+                loss, and is a miss in the ranking.
+            train: the training histories, for the negatives and for what was trained on.
+            config: the loss and the seed.
         """
         self._held_out = held_out
         self._is_trained = train.item_counts() > 0

@@ -53,8 +53,10 @@ class Recommender:
     """
 
     def __init__(self, run: Run) -> None:
-        """Raises:
-        RunError: the weights do not fit the configuration.
+        """Builds the model of a run.
+
+        Raises:
+            RunError: the weights do not fit the configuration.
         """
         self.run = run
         self.vocabulary = run.vocabulary

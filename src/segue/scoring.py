@@ -6,7 +6,7 @@ import numpy.typing as npt
 from segue.data.histories import Histories
 from segue.model.encoder import Encoder
 from segue.model.sasrec import SASRec
-from segue.model.weights import to_numpy
+from segue.model.weights import as_numpy, to_numpy
 
 
 class ModelScorer:
@@ -17,9 +17,11 @@ class ModelScorer:
     """
 
     def __init__(self, model: SASRec, item_counts: npt.NDArray[np.int64] | None = None) -> None:
-        """Args:
-        model: scored as it is at each call.
-        item_counts: int64[num_items + 1].
+        """Scores with `model`, as it is at each call.
+
+        Args:
+            model: trained, or in training.
+            item_counts: int64[num_items + 1].
         """
         self.encoder = Encoder(model)
         self._item_embedding = model.item_embedding
@@ -36,7 +38,9 @@ class ModelScorer:
 
     def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
         """float32[rows, num_items + 1]; column 0, padding, means nothing."""
-        scores: npt.NDArray[np.float32] = self.queries(histories, users) @ self.item_table.T
+        # A block of users may be small and the table large: it is read where it lies.
+        item_table = as_numpy(self._item_embedding.table)
+        scores: npt.NDArray[np.float32] = self.queries(histories, users) @ item_table.T
         if self._item_counts is not None:
             scores[histories.lengths[users] == 0] = self._item_counts
         return scores

@@ -125,6 +125,13 @@ def test_resuming_without_a_checkpoint_is_refused_before_the_log_is_read(command
     assert "no checkpoint at" in outcome.err
 
 
+def test_a_session_that_means_nothing_is_refused_before_the_log_is_read(command, tmp_path):
+    fit = ("fit", tmp_path / "no.csv", "--out", tmp_path / "new")
+    outcome = command(*fit, "--checkpoint-every", "-1")
+    assert outcome.code == 1
+    assert "checkpoint_every_s=-1.0 (--checkpoint-every)" in outcome.err
+
+
 @pytest.mark.parametrize("force", [[], ["--force"]])
 def test_a_csv_log_never_replaces_an_input_nor_an_older_one_unasked(
     force, command, no_training, log_file, tmp_path

@@ -150,12 +150,6 @@ def fit(
     _refuse_csv_log(options, recipe, [source, items], force)
     if options.resume:
         refuse_missing(checkpoint)
-    config = recipe.config()
-    log, catalogue = read_source(source, columns)
-    log = filters.apply(log)
-    if items is not None:
-        catalogue = read_items(items)
-    split = recipe.divided(log)
     session = Session(
         checkpoint=checkpoint,
         checkpoint_every_s=options.checkpoint_every,
@@ -165,6 +159,12 @@ def fit(
         csv_log=options.csv_log,
         tensorboard=options.tensorboard,
     )
+    config = recipe.config()
+    log, catalogue = read_source(source, columns)
+    log = filters.apply(log)
+    if items is not None:
+        catalogue = read_items(items)
+    split = recipe.divided(log)
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)
     note(log.summary(), *split.notes)
     if not options.resume:

@@ -41,7 +41,13 @@ def load_weights(model: keras.Model, weights: Mapping[str, npt.NDArray[Any]]) ->
 
 def to_numpy(variable: Any) -> npt.NDArray[Any]:
     """The value of a Keras variable, copied."""
-    return np.array(keras.ops.convert_to_numpy(variable.value))
+    return np.array(as_numpy(variable))
+
+
+def as_numpy(variable: Any) -> npt.NDArray[Any]:
+    """The value of a Keras variable, not copied where the backend allows: to be read at once."""
+    value: npt.NDArray[Any] = keras.ops.convert_to_numpy(variable.value)
+    return value
 
 
 def _named(model: keras.Model) -> dict[str, Any]:

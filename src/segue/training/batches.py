@@ -29,7 +29,9 @@ class PackedBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, train: Histories, config: Config) -> None:
-        """Args:
+        """Packs the windows of `train`.
+
+        Args:
             train: the training histories.
             config: batch size, packing, negatives and seed.
 

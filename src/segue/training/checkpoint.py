@@ -162,8 +162,10 @@ def load(directory: Path, model: keras.Model, inputs: Inputs) -> Progress:
 
 
 def refuse_missing(directory: Path) -> None:
-    """Raises:
-    TrainingError: the directory holds no checkpoint.
+    """Refuses a directory without a checkpoint.
+
+    Raises:
+        TrainingError: it holds none.
     """
     path = directory / FILE_NAME
     if not path.is_file():
