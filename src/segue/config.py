@@ -146,6 +146,12 @@ PRESETS: dict[str, Config] = {
     ),
     # Full softmax over the catalogue with warm-up and cosine decay: the default.
     "sasrec": Config(name="sasrec"),
+    # eSASRec's blocks (Tikhonovich et al., 2025): gated residuals and SwiGLU; smaller batches.
+    "esasrec": Config(
+        name="esasrec",
+        model=ModelConfig(encoder="esasrec"),
+        training=TrainingConfig(epochs=24, batch_size=64),
+    ),
     # The same, smaller: a first look in minutes on a laptop.
     "quick": Config(
         name="quick",

@@ -25,7 +25,8 @@ from segue.model.sasrec import SASRec
 from segue.model.weights import weights_of
 from segue.recommender import Recommender
 from segue.scoring import ModelScorer
-from segue.training.trainer import Session, build_model, train
+from segue.training.memory import refuse_too_large
+from segue.training.trainer import Session, build_model, touches_rows, train
 
 VALIDATION_STREAM = 3  # keeps the validation's negatives apart from the training's
 VALIDATION_BLOCK = 1_024  # users whose loss is taken at once
@@ -53,7 +54,8 @@ def fit(
         ConfigError: no such preset.
         DataError: nothing to train on, a validation part of another log, or a column of the items
             that no run can hold.
-        TrainingError: nothing to train on, a checkpoint that does not fit, or a loss that diverged.
+        TrainingError: nothing to train on, more than fits into memory, a checkpoint that does not
+            fit, or a loss that diverged.
         OutputError: a checkpoint or log cannot be written.
         Interrupted: Ctrl-C, after a checkpoint was written.
     """
@@ -67,7 +69,14 @@ def fit(
         )
     catalogue = _aligned(items, histories)
     item_counts = histories.item_counts()
-    model = build_model(histories.vocabulary.num_items, config)
+    num_items = histories.vocabulary.num_items
+    refuse_too_large(
+        num_items,
+        config,
+        _expected_rows(histories, config),
+        touches_rows=touches_rows(config, num_items),
+    )
+    model = build_model(num_items, config)
     validate = Validation(model, validation, histories, config) if validation else None
     curves = train(
         model, histories, config, validate, also=_inputs(split, validation), session=session
@@ -173,6 +182,15 @@ def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArr
     shape = (held_out.num_users, 1, config.loss.negatives)
     random = generator(config.training.seed, VALIDATION_STREAM)
     return sampler.draw(random, shape, np.arange(held_out.num_users)[:, None])
+
+
+def _expected_rows(histories: Histories, config: Config) -> int:
+    """Rows of a batch, about: those that its windows fill."""
+    if not config.training.packed:
+        return config.training.batch_size
+    length = config.model.max_length
+    filled = np.minimum(histories.lengths, length).mean() / length if len(histories.lengths) else 1
+    return max(1, round(config.training.batch_size * float(filled)))
 
 
 def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:

@@ -20,10 +20,11 @@ from segue.errors import ConfigError, Interrupted, TrainingError
 from segue.evaluation.metrics import hit_rate
 from segue.evaluation.protocol import rank_full
 from segue.fitting import Validation
+from segue.model.sparse import LazyAdam
 from segue.model.weights import weights_of
 from segue.scoring import ModelScorer
 from segue.training import checkpoint
-from segue.training.trainer import Curves, Session, _optimizer, build_model, train
+from segue.training.trainer import LAZY_ITEMS, Curves, Session, _optimizer, build_model, train
 
 SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
 
@@ -189,11 +190,29 @@ def test_a_resumed_training_keeps_the_best_weights_and_the_patience(
     [("cosine", [0.005, 0.01, 0.0051, 0.0002]), ("constant", [0.005, 0.01, 0.01, 0.01])],
 )
 def test_the_rate_warms_up_and_then_stays_or_falls_by_a_cosine(schedule, rates):
-    config = configured("epochs=20", f"schedule={schedule}", "warmup_steps=50").training
-    optimizer = _optimizer(config, steps_per_epoch=5)
+    config = configured("epochs=20", f"schedule={schedule}", "warmup_steps=50")
+    optimizer = _optimizer(config, steps_per_epoch=5, num_items=40)
     received = [float(optimizer._learning_rate(step)) for step in (5, 10, 55, 100)]
     assert received == pytest.approx(rates, rel=1e-4)
     assert optimizer.beta_2 == 0.98
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="others update the whole table")
+@pytest.mark.parametrize(
+    ("settings", "num_items", "is_lazy"),
+    [
+        (["loss=bce"], LAZY_ITEMS, True),
+        (["loss=bce"], LAZY_ITEMS - 1, False),
+        (["loss=bce", "l2=0.1"], LAZY_ITEMS, False),
+        (["loss=softmax"], LAZY_ITEMS, False),
+    ],
+)
+def test_a_large_catalogue_is_updated_row_by_row_where_the_loss_leaves_rows_alone(
+    settings, num_items, is_lazy
+):
+    config = configured(*settings)
+    optimizer = _optimizer(config, steps_per_epoch=5, num_items=num_items)
+    assert isinstance(optimizer, LazyAdam) == is_lazy
 
 
 def test_a_loss_that_diverges_is_told(split, monkeypatch):

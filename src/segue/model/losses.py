@@ -27,6 +27,7 @@ def compute_loss(
     weights: Tensor,
     negatives: Tensor | None = None,
     log_expected: Tensor | None = None,
+    num_items: int | None = None,
 ) -> Tensor:
     """The configured loss, a scalar.
 
@@ -40,6 +41,7 @@ def compute_loss(
             unused by the full softmax.
         log_expected: float32[num_items + 1], the log of how often the sampler draws each item
             per negative; sampled softmax subtracts it (Bengio & Senécal, 2008).
+        num_items: of the whole catalogue, where `item_table` holds a part of it.
     """
     width = states.shape[-1]
     # With a static shape the block of the softmax may span rows; else it divides the length.
@@ -66,7 +68,11 @@ def compute_loss(
             negative_logits = ops.where(is_target, MASKED, negative_logits)
             loss = _sampled_softmax(positive_logits, negative_logits, weights)
         else:
-            beta = gbce_beta(config, item_table.shape[0] - 1) if config.loss == "gbce" else 1.0
+            beta = (
+                gbce_beta(config, num_items or item_table.shape[0] - 1)
+                if config.loss == "gbce"
+                else 1.0
+            )
             loss = _binary_cross_entropy(positive_logits, negative_logits, weights, beta)
     return loss + table_penalty(config, item_table)
 

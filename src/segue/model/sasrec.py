@@ -8,7 +8,7 @@ from keras import ops
 
 from segue.config import LossConfig, ModelConfig
 from segue.errors import RequestError
-from segue.model import losses
+from segue.model import losses, sparse
 from segue.model.kernels import MASKED, Tensor
 from segue.model.layers import (
     FINAL_EPSILON,
@@ -36,6 +36,8 @@ class SASRec(keras.Model):
             has a number of its own. A window attends only to itself.
         padding_mask: bool[rows, length], optional, True on real items; for rows of one window.
         With neither, the items that are not 0 are one window.
+        item_table: float32[n, width], optional: what the ids count in place of the model's own
+            item table; row 0 is padding.
 
     Outputs, a dict:
         item_sequence_embedding: float32[rows, length, width], the state at each position; zero on
@@ -116,7 +118,7 @@ class SASRec(keras.Model):
     def call(self, inputs: Inputs, training: bool = False) -> dict[str, Tensor]:
         """Inputs and outputs as the class describes them."""
         segment_ids = self._segment_ids(inputs)
-        states = self._embed(inputs["item_ids"], segment_ids, training)
+        states = self._embed(inputs, segment_ids, training)
         for block in self.blocks:
             states = block(states, segment_ids, training=training)
         states = self.final_norm(states) * _as_mask(segment_ids, states.dtype)
@@ -134,7 +136,7 @@ class SASRec(keras.Model):
         """
         segment_ids = self._segment_ids(inputs)
         last_positions = _last_positions(segment_ids)
-        states = self._embed(inputs["item_ids"], segment_ids, False)
+        states = self._embed(inputs, segment_ids, False)
         for block in self.blocks[:-1]:
             states = block(states, segment_ids)
         states = self.blocks[-1].last(states, segment_ids, last_positions)
@@ -151,14 +153,14 @@ class SASRec(keras.Model):
     ) -> Tensor:
         """The model's own loss, or the compiled Keras loss on the pairs' logits."""
         states = y_pred["item_sequence_embedding"]
-        table = ops.convert_to_tensor(self.item_embedding.table)
+        table = ops.convert_to_tensor((x or {}).get("item_table", self.item_embedding.table))
         targets = y["positive_sequence"]
         if sample_weight is None:
             sample_weight = ops.not_equal(targets, 0)
         weights = ops.cast(sample_weight, states.dtype)
         if self._compile_loss is not None:
             return self._pairwise_loss(states, table, y, weights)
-        expected = self.log_expected
+        expected = y.get("log_expected", self.log_expected)
         return losses.compute_loss(
             self.loss_settings,
             states,
@@ -167,7 +169,18 @@ class SASRec(keras.Model):
             weights,
             y.get("negative_sequence"),
             None if expected is None else ops.convert_to_tensor(expected),
+            self.num_items,
         )
+
+    def train_step(self, *arguments: Any) -> Any:
+        """One step; compiled with `LazyAdam` it touches only the item rows of its batch.
+
+        That holds on JAX. TensorFlow and PyTorch update the whole table, so that there the cost of
+        a step grows with the catalogue.
+        """
+        if keras.backend.backend() == "jax" and isinstance(self.optimizer, sparse.LazyAdam):
+            return sparse.train_step(self, *arguments)
+        return super().train_step(*arguments)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -196,8 +209,11 @@ class SASRec(keras.Model):
             return ops.cast(inputs["padding_mask"], "int32")
         return ops.cast(ops.not_equal(inputs["item_ids"], 0), "int32")
 
-    def _embed(self, item_ids: Tensor, segment_ids: Tensor, training: bool) -> Tensor:
-        states = self.item_embedding(item_ids)
+    def _embed(self, inputs: Inputs, segment_ids: Tensor, training: bool) -> Tensor:
+        if "item_table" in inputs:
+            states = ops.take(inputs["item_table"], inputs["item_ids"], axis=0)
+        else:
+            states = self.item_embedding(inputs["item_ids"])
         if self.settings.scale_embedding:
             states = states * self.settings.width**0.5
         states = states + self.position_embedding(segment_ids)

@@ -17,6 +17,7 @@ from segue.config import Config, TrainingConfig
 from segue.data.histories import Histories
 from segue.errors import ConfigError, Interrupted, TrainingError
 from segue.model.sasrec import SASRec
+from segue.model.sparse import LazyAdam
 from segue.model.weights import load_weights, weights_of
 from segue.training import checkpoint
 from segue.training.batches import PackedBatches
@@ -28,6 +29,9 @@ from segue.training.logs import CSVLog, TensorBoardLog
 SCORE = "ndcg@10"
 # The share of the learning rate that a cosine schedule ends with.
 LAST_RATE = 0.02
+# Items from which on only the rows of a batch are updated; benchmarks/catalogue_growth.py measures
+# both ways.
+LAZY_ITEMS = 100_000
 
 # Measures the model on the validation part; told whether to rank or only to take the loss.
 Validate = Callable[[bool], Mapping[str, float]]
@@ -116,7 +120,7 @@ def train(
     batches = PackedBatches(histories, config)
     if model.log_expected is not None:
         model.log_expected.assign(batches.sampler.log_expected)
-    model.compile(optimizer=_optimizer(config.training, batches.batches_per_epoch))
+    model.compile(optimizer=_optimizer(config, batches.batches_per_epoch, model.num_items))
     model.optimizer.build(model.trainable_variables)
     inputs = checkpoint.Inputs.of(config, *((histories, *also) if session.checkpoint else ()))
     progress = Progress()
@@ -172,21 +176,32 @@ def _is_stale(progress: Progress, config: TrainingConfig) -> bool:
     return config.patience is not None and progress.standing.stale >= config.patience
 
 
-def _optimizer(config: TrainingConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def touches_rows(config: Config, num_items: int) -> bool:
+    """Whether a step updates only the item rows of its batch, as `LazyAdam` does on JAX.
+
+    Full softmax and a penalty touch every row; in a small catalogue so does every batch.
+    """
+    is_sampled = config.loss.loss != "softmax" and not config.loss.l2
+    return keras.backend.backend() == "jax" and is_sampled and num_items >= LAZY_ITEMS
+
+
+def _optimizer(config: Config, steps_per_epoch: int, num_items: int) -> keras.optimizers.Optimizer:
     """Adam (Kingma & Ba, 2015); its rate rises over the warm-up, then stays or falls by a cosine.
 
     The warm-up takes a tenth of all steps at most, so that a short training has one in proportion.
     """
-    total = config.epochs * steps_per_epoch
-    warmup = min(config.warmup_steps, total // 10)
+    training = config.training
+    total = training.epochs * steps_per_epoch
+    warmup = min(training.warmup_steps, total // 10)
     rate = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
+        initial_learning_rate=0.0 if warmup else training.learning_rate,
         decay_steps=max(1, total - warmup),
-        alpha=LAST_RATE if config.schedule == "cosine" else 1.0,
-        warmup_target=config.learning_rate if warmup else None,
+        alpha=LAST_RATE if training.schedule == "cosine" else 1.0,
+        warmup_target=training.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    return keras.optimizers.Adam(learning_rate=rate, beta_2=config.beta_2)
+    adam = LazyAdam if touches_rows(config, num_items) else keras.optimizers.Adam
+    return adam(learning_rate=rate, beta_2=training.beta_2)
 
 
 class _Epochs(keras.callbacks.Callback):

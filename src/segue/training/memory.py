@@ -1,0 +1,92 @@
+"""What a training will hold in memory at its peak, and its refusal where the machine has less."""
+
+from pathlib import Path
+
+from segue.config import Config
+from segue.errors import TrainingError
+from segue.model.kernels import LOGIT_ENTRIES
+from segue.model.losses import FEWEST_TARGETS
+
+FLOAT_BYTES = 4
+# The interpreter, the framework and its compiled functions, as measured on an empty model.
+BASE_BYTES = 600_000_000
+# Arrays of [positions, width] that a block keeps for its backward pass or makes in it: the
+# projections, norms and gates of both parts and their gradients.
+BLOCK_ARRAYS, OUTER_ARRAYS = 24, 12
+# Arrays of [targets, negatives, width] that live at once where each target has its own negatives:
+# the vectors, their slopes, and one in the making.
+NEGATIVE_ARRAYS = 3
+# Copies of the item table: itself, Adam's two moments, the best weights so far.
+TABLE_COPIES = 4
+# What a step on the whole table adds: its gradient, and the updated moments before they replace
+# the old ones.
+DENSE_COPIES = 2
+
+
+def estimated_bytes(
+    num_items: int, config: Config, rows_per_batch: int, *, touches_rows: bool
+) -> int:
+    """An estimate of the training's memory at its peak, the log and its histories apart.
+
+    Args:
+        num_items: of the catalogue.
+        config: model and loss.
+        rows_per_batch: rows of max_length positions.
+        touches_rows: a step updates only the rows of the items in its batch.
+    """
+    width, positions = config.model.width, rows_per_batch * config.model.max_length
+    table = (num_items + 1) * width * FLOAT_BYTES * TABLE_COPIES
+    if not touches_rows:
+        table += (num_items + 1) * width * FLOAT_BYTES * DENSE_COPIES
+    arrays = BLOCK_ARRAYS * config.model.num_blocks + OUTER_ARRAYS
+    states = positions * width * FLOAT_BYTES * arrays
+    return BASE_BYTES + table + states + _loss_bytes(num_items, config, positions)
+
+
+def refuse_too_large(
+    num_items: int, config: Config, rows_per_batch: int, *, touches_rows: bool
+) -> None:
+    """Refuses a training that cannot fit, before anything of it is made.
+
+    Raises:
+        TrainingError: the estimate exceeds the memory that is free.
+    """
+    needed = estimated_bytes(num_items, config, rows_per_batch, touches_rows=touches_rows)
+    free = available_bytes()
+    if free is None or needed <= free:
+        return
+    advice = "a smaller width or batch_size"
+    if not touches_rows:
+        advice += ", or a sampled loss without l2 (loss=sampled_softmax shared_negatives=true)"
+    raise TrainingError(
+        f"training {num_items:,} items at width {config.model.width} needs about "
+        f"{needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; set {advice}"
+    )
+
+
+def available_bytes(
+    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Memory that can be had without swapping, the container's limit observed; None: unknown."""
+    limits = []
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+        limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    except OSError:
+        pass
+    try:
+        most = (cgroup / "memory.max").read_text().strip()
+        if most != "max":
+            limits.append(int(most) - int((cgroup / "memory.current").read_text()))
+    except OSError:
+        pass
+    return min(limits, default=None)
+
+
+def _loss_bytes(num_items: int, config: Config, positions: int) -> int:
+    if config.loss.loss == "softmax":
+        return NEGATIVE_ARRAYS * FLOAT_BYTES * max(LOGIT_ENTRIES, FEWEST_TARGETS * num_items)
+    if config.loss.shared_negatives:
+        return NEGATIVE_ARRAYS * FLOAT_BYTES * positions * config.loss.negatives
+    vectors = positions * config.loss.negatives * config.model.width
+    return NEGATIVE_ARRAYS * FLOAT_BYTES * vectors

@@ -1,0 +1,58 @@
+"""The estimate of a training's memory, against hand-counted arrays, and the refusal."""
+
+import pytest
+
+from segue.config import load_preset
+from segue.errors import TrainingError
+from segue.training import memory
+
+SAMPLED = ["width=64", "loss=sampled_softmax", "negatives=256", "shared_negatives=true"]
+
+
+def estimate(num_items, settings, touches_rows, rows=72):
+    config = load_preset("sasrec").with_settings(settings)
+    return memory.estimated_bytes(num_items, config, rows, touches_rows=touches_rows)
+
+
+def test_the_catalogue_counts_four_times_where_rows_are_touched_and_six_times_where_not():
+    # 1,000,000 items more at width 64 are 256 MB more for each copy.
+    for touches_rows, copies in ((True, 4), (False, 6)):
+        more = estimate(2_000_000, SAMPLED, touches_rows) - estimate(
+            1_000_000, SAMPLED, touches_rows
+        )
+        assert more == copies * 256_000_000
+
+
+def test_negatives_of_their_own_count_for_every_target():
+    own = ["width=64", "loss=sampled_softmax", "negatives=256"]
+    # 72 x 200 targets with 256 vectors of 64 floats each, three times.
+    assert estimate(10_000, own, True) - estimate(
+        10_000, ["width=64", "loss=bce", "negatives=1"], True
+    ) == 3 * 4 * 72 * 200 * 64 * (256 - 1)
+
+
+def test_what_cannot_fit_is_refused_with_both_figures_and_a_way_out(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3_000_000_000)
+    config = load_preset("sasrec").with_settings(["width=64"])
+    with pytest.raises(
+        TrainingError,
+        match=r"10,000,000 items at width 64 needs about 2\d\.\d GB.*"
+        r"3\.0 GB are free.*sampled_softmax",
+    ):
+        memory.refuse_too_large(10_000_000, config, 72, touches_rows=False)
+    memory.refuse_too_large(10_000, config, 72, touches_rows=False)
+
+
+def test_nothing_is_refused_where_the_machine_does_not_tell(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    memory.refuse_too_large(10**9, load_preset("sasrec"), 72, touches_rows=False)
+
+
+def test_the_containers_limit_holds_where_it_is_the_lower(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:   8000 kB\n")
+    assert memory.available_bytes(tmp_path, tmp_path / "none") == 8000 * 1024
+    (tmp_path / "memory.max").write_text("5000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert memory.available_bytes(tmp_path, tmp_path) == 4_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes(tmp_path, tmp_path) == 8000 * 1024
