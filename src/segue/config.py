@@ -21,12 +21,14 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The encoder: pre-norm causal Transformer blocks over a tied item table.
+    """The encoder: causal blocks over a tied item table.
 
-    `sasrec` has the blocks of Kang & McAuley (2018), `esasrec` gated ones with a SwiGLU.
+    `sasrec` has the pre-norm Transformer blocks of Kang & McAuley (2018), `esasrec` gated ones with
+    a SwiGLU, `gru4rec` the recurrent layers of Hidasi et al. (2016), without heads, feed-forward or
+    positions.
     """
 
-    encoder: Literal["sasrec", "esasrec"] = "sasrec"
+    encoder: Literal["sasrec", "esasrec", "gru4rec"] = "sasrec"
     max_length: int = Field(default=200, ge=1, le=10_000, description="items of a window")
     width: int = Field(default=128, ge=1, le=8_192, description="of the item table and the states")
     num_blocks: int = Field(default=2, ge=1, le=64)
@@ -86,6 +88,9 @@ class TrainingConfig(Section):
     )
     schedule: Literal["constant", "cosine"] = "cosine"
     packed: bool = Field(default=True, description="several windows in a row")
+    windows: Literal["newest", "all"] = Field(
+        default="newest", description="a user's newest items, or all of them, window after window"
+    )
     validate_every: int = Field(default=2, ge=1, description="epochs between ranking metrics")
     patience: int | None = Field(
         default=None, ge=1, description="validations without a better NDCG@10"
@@ -152,7 +157,13 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(encoder="esasrec"),
         training=TrainingConfig(epochs=24, batch_size=64),
     ),
-    # The same, smaller: a first look in minutes on a laptop.
+    # GRU4Rec's recurrent layer (Hidasi et al., 2016) under the default's loss and schedule.
+    "gru4rec": Config(
+        name="gru4rec",
+        model=ModelConfig(encoder="gru4rec", num_blocks=1, dropout=0.2),
+        training=TrainingConfig(epochs=20),
+    ),
+    # The default, smaller: a first look in minutes on a laptop.
     "quick": Config(
         name="quick",
         model=ModelConfig(width=64, dropout=0.2),

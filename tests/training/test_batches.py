@@ -73,6 +73,17 @@ def test_users_with_long_histories_have_as_many_targets_as_fit(lists):
     assert total == sum(min(LENGTH, len(each) - 1) for each in lists if len(each) > 1)
 
 
+def test_all_windows_hold_every_item_of_every_history_but_the_first_as_a_target(lists):
+    batches = batches_of(lists, "windows=all")
+    received = sorted(
+        int(target)
+        for number in range(batches.num_batches)
+        for target in batches[number][1]["positive_sequence"].reshape(-1)
+        if target
+    )
+    assert received == sorted(chain.from_iterable(each[1:] for each in lists))
+
+
 def test_users_are_shuffled_anew_every_epoch(lists):
     batches = batches_of(lists)
     first = [pairs_of(*batches[index]) for index in range(batches.num_batches)]

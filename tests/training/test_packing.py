@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
-from segue.training.packing import newest_windows, pack, unpacked
+from segue.training.packing import consecutive_windows, newest_windows, pack, unpacked
 
 ROW = 12
 
@@ -90,3 +90,25 @@ def test_a_window_is_the_newest_items_and_one_target_more():
     newest = log.item_ids[windows.starts[1] : windows.starts[1] + 201]
     np.testing.assert_array_equal(newest, range(100, 301))
     assert windows.num_targets == 205
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 3 * ROW + 2), min_size=1, max_size=12))
+def test_consecutive_windows_hold_every_target_once_cut_from_the_newest_back(sizes):
+    users = [np.arange(1, size + 1, dtype=np.int32) for size in sizes]
+    vocabulary = Vocabulary.from_ids(pl.int_range(1, 3 * ROW + 3, dtype=pl.Int64, eager=True))
+    histories = Histories.from_lists(vocabulary, users)
+    windows = consecutive_windows(histories, ROW)
+    received = [
+        (int(user), histories.item_ids[start : start + length + 1].tolist())
+        for start, length, user in zip(windows.starts, windows.lengths, windows.users, strict=True)
+    ]
+    expected = []
+    for user, items in enumerate(users):
+        pieces, end = [], len(items)
+        while end > 1:
+            start = max(0, end - 1 - ROW)
+            pieces.append((user, items[start:end].tolist()))
+            end = start + 1
+        expected += pieces[::-1]
+    assert received == expected

@@ -1,6 +1,8 @@
-"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018)."""
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and its kin."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -19,21 +21,62 @@ from segue.model.layers import (
     PositionEmbedding,
     at_positions,
 )
+from segue.model.recurrent import RecurrentBlock
 
 Inputs = Mapping[str, Tensor]
 
-# The block of each encoder, and its feed-forward's width in widths where none is set.
-BLOCKS: dict[str, tuple[type[Block], int]] = {"sasrec": (Block, 1), "esasrec": (GatedBlock, 2)}
+
+def _transformer_block(
+    block_class: type[Block], feedforward_factor: int, settings: ModelConfig, seed: int, name: str
+) -> Block:
+    """Args: feedforward_factor: the feed-forward's width in widths where none is set."""
+    return block_class(
+        settings.width,
+        settings.num_heads,
+        settings.feedforward_width or feedforward_factor * settings.width,
+        settings.dropout,
+        seed,
+        name=name,
+    )
+
+
+def _recurrent_block(settings: ModelConfig, seed: int, name: str) -> RecurrentBlock:
+    return RecurrentBlock(settings.width, settings.dropout, seed, name=name)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What sets one encoder apart from the others.
+
+    Attributes:
+        block: makes a block from the settings, a seed and a name.
+        has_positions: learned positions are added to the items' embeddings.
+        has_final_norm: a layer normalisation follows the blocks.
+    """
+
+    block: Callable[[ModelConfig, int, str], keras.layers.Layer]
+    has_positions: bool
+    has_final_norm: bool
+
+
+ARCHITECTURES = {
+    "sasrec": Architecture(partial(_transformer_block, Block, 1), True, True),
+    "esasrec": Architecture(partial(_transformer_block, GatedBlock, 2), True, True),
+    # A recurrent network has order already, and its states are bounded.
+    "gru4rec": Architecture(_recurrent_block, False, False),
+}
 
 
 @keras.saving.register_keras_serializable(package="segue")
 class SASRec(keras.Model):
-    """A causal Transformer over the items of a history, an ordinary `keras.Model`.
+    """A causal encoder of the items of a history, an ordinary `keras.Model`.
+
+    A Transformer, or a recurrent network where the settings say `encoder="gru4rec"`.
 
     Inputs, a dict:
         item_ids: int32[rows, length], dense ids, 0 = padding, length <= max_length.
         segment_ids: int32[rows, length], optional: 0 = padding, and each window of a packed row
-            has a number of its own. A window attends only to itself.
+            has a number of its own. A window sees only itself.
         padding_mask: bool[rows, length], optional, True on real items; for rows of one window.
         With neither, the items that are not 0 are one window.
         item_table: float32[n, width], optional: what the ids count in place of the model's own
@@ -57,7 +100,8 @@ class SASRec(keras.Model):
 
     Departures from the paper: layer normalisation precedes each part and a last one follows the
     blocks, as in the reference tutorial; positions count from the window's end, so that a short
-    history and the end of a long one look alike.
+    history and the end of a long one look alike. GRU4Rec shares its item table between input and
+    output, as the other encoders do.
     """
 
     def __init__(
@@ -77,23 +121,22 @@ class SASRec(keras.Model):
         self.seed = seed
         width, length = self.settings.width, self.settings.max_length
         self.item_embedding = ItemEmbedding(num_items, width, seed, name="item_embedding")
-        self.position_embedding = PositionEmbedding(
-            length, width, seed + 1, name="position_embedding"
+        architecture = ARCHITECTURES[self.settings.encoder]
+        self.position_embedding = (
+            PositionEmbedding(length, width, seed + 1, name="position_embedding")
+            if architecture.has_positions
+            else None
         )
         self.embedding_dropout = Dropout(self.settings.dropout, seed + 2, name="embedding_dropout")
-        block_class, default_feedforward_width = BLOCKS[self.settings.encoder]
         self.blocks = [
-            block_class(
-                width,
-                self.settings.num_heads,
-                self.settings.feedforward_width or default_feedforward_width * width,
-                self.settings.dropout,
-                seed + 100 * (each + 1),
-                name=f"block_{each}",
-            )
+            architecture.block(self.settings, seed + 100 * (each + 1), f"block_{each}")
             for each in range(self.settings.num_blocks)
         ]
-        self.final_norm = keras.layers.LayerNormalization(epsilon=FINAL_EPSILON, name="final_norm")
+        self.final_norm = (
+            keras.layers.LayerNormalization(epsilon=FINAL_EPSILON, name="final_norm")
+            if architecture.has_final_norm
+            else keras.layers.Identity(name="final_norm")
+        )
         self.log_expected: Any = None
         self.build()
 
@@ -101,7 +144,8 @@ class SASRec(keras.Model):
         """Creates every variable; shapes depend on the settings alone."""
         states_shape = (None, None, self.settings.width)
         self.item_embedding.build()
-        self.position_embedding.build()
+        if self.position_embedding:
+            self.position_embedding.build()
         for block in self.blocks:
             block.build(states_shape)
         self.final_norm.build(states_shape)
@@ -216,7 +260,8 @@ class SASRec(keras.Model):
             states = self.item_embedding(inputs["item_ids"])
         if self.settings.scale_embedding:
             states = states * self.settings.width**0.5
-        states = states + self.position_embedding(segment_ids)
+        if self.position_embedding:
+            states = states + self.position_embedding(segment_ids)
         states = self.embedding_dropout(states, training=training)
         return states * _as_mask(segment_ids, states.dtype)
 

@@ -10,7 +10,7 @@ from segue.config import Config
 from segue.data.histories import Histories
 from segue.errors import TrainingError
 from segue.model.negatives import NegativeSampler, generator
-from segue.training.packing import Packing, newest_windows, pack, unpacked
+from segue.training.packing import Packing, consecutive_windows, newest_windows, pack, unpacked
 
 # The packed rows of a batch are a multiple of this, so that attention finds chunks of equal size.
 ROW_MULTIPLE = 4
@@ -43,7 +43,8 @@ class PackedBatches(keras.utils.PyDataset):
         self._training = config.training
         self._loss = config.loss
         self._length = config.model.max_length
-        self.windows = newest_windows(train, self._length)
+        cut = {"newest": newest_windows, "all": consecutive_windows}[config.training.windows]
+        self.windows = cut(train, self._length)
         if not len(self.windows):
             raise TrainingError(
                 f"none of the {train.num_users:,} users has two training items, so there is "

@@ -43,6 +43,22 @@ def newest_windows(histories: Histories, max_length: int) -> Windows:
     return Windows(starts, lengths, users)
 
 
+def consecutive_windows(histories: Histories, max_length: int) -> Windows:
+    """Every user's whole history, cut from its newest item back, so that each target occurs once.
+
+    The oldest window of a user is the one that may be short. Neighbours share an item: the last
+    input of a window is not its target but the first target's predecessor in the next.
+    """
+    targets = np.maximum(histories.lengths - 1, 0)
+    counts = -(-targets // max_length)
+    users = np.repeat(np.arange(histories.num_users), counts)
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    windows_after = np.repeat(counts, counts) - 1 - (np.arange(len(users)) - firsts)
+    ends = histories.offsets[1:][users] - 1 - windows_after * max_length
+    starts = np.maximum(ends - max_length, histories.offsets[:-1][users])
+    return Windows(starts, ends - starts, users)
+
+
 @dataclass(frozen=True, eq=False)
 class Packing:
     """Which window lies where: row r holds `order[row_offsets[r]:row_offsets[r + 1]]`.

@@ -1,0 +1,90 @@
+"""The recurrent block of GRU4Rec (Hidasi et al., ICLR 2016), on `keras.ops`."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from segue.model.kernels import Tensor
+from segue.model.layers import Dropout, at_positions
+
+
+class RecurrentBlock(keras.layers.Layer):
+    """A GRU layer whose state starts from zero at each segment; its output is dropped out.
+
+    The paper's equations 2 to 5, with the bias of its reference code:
+
+        z = sigmoid(W_z x + U_z h + b_z)
+        r = sigmoid(W_r x + U_r h + b_r)
+        c = tanh(W_c x + U_c (r * h) + b_c)
+        h' = (1 - z) * h + z * c
+
+    `input_kernel` [width, 3 width], `recurrent_kernel` [width, 3 width] and `bias` [3 width] hold
+    z, r and c side by side, in this order.
+    """
+
+    def __init__(self, width: int, dropout: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.seed = seed
+        self.dropout = Dropout(dropout, seed + 2)
+        # XLA wants a bound on a loop it differentiates, which `keras.ops.scan` gives only on JAX.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (self.width, 3 * self.width)
+        self.input_kernel = self.add_weight(
+            name="input_kernel",
+            shape=shape,
+            initializer=keras.initializers.GlorotUniform(seed=self.seed),
+        )
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel",
+            shape=shape,
+            initializer=keras.initializers.Orthogonal(seed=self.seed + 1),
+        )
+        self.bias = self.add_weight(name="bias", shape=shape[1:], initializer="zeros")
+        self.built = True
+
+    def call(self, inputs: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
+        """The state at each position; on padding something that no item sees.
+
+        Args:
+            inputs: float[rows, length, width].
+            segment_ids: int32[rows, length]; a segment's positions are neighbours.
+            training: drops out.
+
+        Returns:
+            float[rows, length, width].
+        """
+        projected = ops.matmul(inputs, self.input_kernel) + self.bias
+        carried = ops.cast(_continues(segment_ids), projected.dtype)[:, :, None]
+        gate_kernel, candidate_kernel = ops.split(
+            ops.convert_to_tensor(self.recurrent_kernel), [2 * self.width], axis=1
+        )
+
+        def step(state: Tensor, slices: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            projected, carried = slices
+            state = state * carried
+            gates = projected[:, : 2 * self.width] + ops.matmul(state, gate_kernel)
+            update, reset = ops.split(ops.sigmoid(gates), 2, axis=1)
+            candidate = ops.tanh(
+                projected[:, 2 * self.width :] + ops.matmul(reset * state, candidate_kernel)
+            )
+            state = state + update * (candidate - state)
+            return state, state
+
+        by_time = tuple(ops.transpose(each, (1, 0, 2)) for each in (projected, carried))
+        zero = ops.zeros_like(by_time[0][0, :, : self.width])
+        _, states = ops.scan(step, zero, by_time)
+        return self.dropout(ops.transpose(states, (1, 0, 2)), training=training)
+
+    def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
+        """The state at one position of each row: float[rows, 1, width]."""
+        return at_positions(self(inputs, segment_ids), last_positions)
+
+
+def _continues(segment_ids: Tensor) -> Tensor:
+    """bool[rows, length]: the position before belongs to the same segment."""
+    is_same = segment_ids[:, 1:] == segment_ids[:, :-1]
+    return ops.concatenate([ops.zeros_like(segment_ids[:, :1], dtype="bool"), is_same], axis=1)
