@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from segue.evaluation.baselines import MAX_KNN_ITEMS, ItemKNN, LastItemTransitio
 from segue.evaluation.protocol import Ranking, Scorer
 from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights
-from segue.retrieval.index import ExactIndex, TopK
+from segue.retrieval.index import ExactIndex, Exclusions, ItemIds, TopK
 from segue.scoring import ModelScorer
 
 MAX_K = 500
@@ -191,12 +192,55 @@ class Recommender:
                 f"item {item_id!r} is not among the run's {self.vocabulary.num_items:,} items; "
                 "check the id"
             )
-        table = self._scorer.item_table
-        norms = np.linalg.norm(table, axis=1, keepdims=True)
-        directions = table / np.maximum(norms, np.finfo(np.float32).tiny)
-        itself = (np.array([0, 1], dtype=np.int64), np.array([dense], dtype=np.int32))
-        top = ExactIndex(directions).search(directions[[dense]], k, exclusions=itself)
+        top = self.similar_to(dense, k)
         return self._named(top, pl.Series("user_id", [item_id])).drop("user_id")
+
+    def top(
+        self,
+        strategy: str,
+        histories: Histories,
+        k: int,
+        *,
+        exclusions: Exclusions | None = None,
+        allowed: ItemIds | None = None,
+    ) -> TopK:
+        """The best items of each history, by dense id; fewer where fewer candidates are left.
+
+        Args:
+            strategy: "model", for histories none of which is empty, or "popular", which looks at
+                none of them.
+            histories: over this run's vocabulary.
+            k: at least 1; cut to the number of items.
+            exclusions, allowed: as `ExactIndex.search` takes them.
+        """
+        if strategy == MODEL:
+            index, queries = self._index, self._scorer.queries(histories, slice(None))
+        else:
+            index, queries = self._popular, np.ones((histories.num_users, 1), dtype=np.float32)
+        k = min(k, self.vocabulary.num_items)
+        return index.search(queries, k, exclusions=exclusions, allowed=allowed)
+
+    def similar_to(
+        self,
+        dense_id: int,
+        k: int,
+        *,
+        denied: ItemIds | None = None,
+        allowed: ItemIds | None = None,
+    ) -> TopK:
+        """One row: the items of the highest cosine with an item, itself left out, by dense id.
+
+        Args:
+            dense_id: 1..num_items.
+            k: at least 1; cut to the number of items.
+            denied: int32[n], what is not wanted either.
+            allowed: int32[n], ascending: what may come; by default every item.
+        """
+        index, directions = self._directions
+        left_out = np.append(np.zeros(0, np.int32) if denied is None else denied, dense_id)
+        exclusions = (np.array([0, len(left_out)], np.int64), left_out.astype(np.int32))
+        k = min(k, self.vocabulary.num_items)
+        return index.search(directions[[dense_id]], k, exclusions=exclusions, allowed=allowed)
 
     def titles(self, item_ids: Sequence[Id]) -> list[str]:
         """The title of each known item, its id where the catalogue has none."""
@@ -207,6 +251,14 @@ class Recommender:
             str(title if title is not None else item)
             for title, item in zip(frame[column], frame["item_id"], strict=True)
         ]
+
+    @cached_property
+    def _directions(self) -> tuple[ExactIndex, npt.NDArray[np.float32]]:
+        """The item vectors at length 1, float32[num_items + 1, width], and their index."""
+        table = self._scorer.item_table
+        norms = np.linalg.norm(table, axis=1, keepdims=True)
+        directions = table / np.maximum(norms, np.finfo(np.float32).tiny)
+        return ExactIndex(directions), directions
 
     def _check_vocabulary(self, histories: Histories) -> None:
         if not histories.vocabulary.equals(self.vocabulary):
@@ -233,13 +285,8 @@ class Recommender:
         parts = []
         for strategy, members in ((MODEL, ~is_empty), (POPULAR, is_empty)):
             chosen = block.take(np.flatnonzero(members))
-            if strategy == MODEL:
-                index, queries = self._index, self._scorer.queries(chosen, slice(None))
-            else:
-                index = self._popular
-                queries = np.ones((chosen.num_users, 1), dtype=np.float32)
             exclusions = (chosen.offsets, chosen.item_ids) if exclude_seen else None
-            top = index.search(queries, min(k, self.vocabulary.num_items), exclusions=exclusions)
+            top = self.top(strategy, chosen, k, exclusions=exclusions)
             frame = self._named(top, chosen.user_ids).with_columns(strategy=pl.lit(strategy))
             parts.append(frame.with_columns(order=np.repeat(np.flatnonzero(members), top.counts)))
         merged = pl.concat(parts).sort("order", maintain_order=True).drop("order")

@@ -18,6 +18,7 @@ from segue.cli.memory import restart_with_huge_pages
 from segue.cli.options import spelled_out
 from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
+from segue.cli.serve import events, serve
 from segue.errors import SegueError
 
 DEBUG = "--debug"
@@ -25,9 +26,10 @@ FAILED, INTERRUPTED = 1, 130
 TRAINING = {"demo", "fit"}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-for command in (demo, fit, evaluate, recommend, similar):
+for command in (demo, fit, evaluate, recommend, similar, serve):
     app.command()(spelled_out(command))
 app.add_typer(data.app, name="data")
+app.add_typer(events, name="events")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

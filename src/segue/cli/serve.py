@@ -1,0 +1,150 @@
+"""`segue serve` and `segue events`: a run over HTTP, and what it was told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segue.cli.options import Force, RunPath, number, spelled_out, whole_number
+from segue.cli.output import note
+from segue.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from segue.serving.settings import Settings
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        show_default=False,
+        help="Where the events are: an SQLAlchemy URL of SQLite or PostgreSQL. By default SQLite, "
+        "in RUN.events.sqlite beside the run.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the service takes, and how long it takes for it."""
+
+    queue: Annotated[
+        int,
+        typer.Option(
+            metavar="N", parser=whole_number, help="Requests that may wait; more are refused."
+        ),
+    ] = 256
+    deadline: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", parser=number, help="After which a request is given up."),
+    ] = 5.0
+    grace: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", parser=number, help="What requests get to end."),
+    ] = 10.0
+    rate_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            parser=number,
+            show_default=False,
+            help="Requests per second that a client may send; by default any number.",
+        ),
+    ] = None
+
+
+def serve(
+    run: RunPath,
+    limits: Limits,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(parser=whole_number, help="The port to listen on; 0 takes a free one.")
+    ] = 8000,
+    database: Database = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve other machines without keys.")
+    ] = False,
+) -> None:
+    """Serve a run over HTTP, with a page to look at.
+
+    Keys come from the environment: SEGUE_API_KEYS (separated by commas), SEGUE_ADMIN_KEY for
+    reload and erasure, SEGUE_ERASURE_KEY for the hashes of erased users.
+    """
+    settings = _settings(
+        run,
+        host=host,
+        port=port,
+        database=database,
+        queue_size=limits.queue,
+        deadline_s=limits.deadline,
+        grace_s=limits.grace,
+        rate_limit=limits.rate_limit,
+        is_insecure=insecure,
+    )
+    try:
+        from segue.serving.server import serve as serve_until_told
+        from segue.serving.service import Service
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    note("loading the run and compiling the model for all sizes of requests")
+    serve_until_told(Service(settings), lambda address: note(f"serving {run} at {address}"))
+
+
+events = typer.Typer(help="Events that a service was told.", rich_markup_mode=None)
+
+
+@events.callback()
+def _events() -> None:
+    """Events that a service was told."""
+
+
+def export(
+    run: RunPath,
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE", show_default=False, help="The Parquet log to write.")
+    ],
+    database: Database = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Begin with the run's own log, without the users that were erased."
+        ),
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Write the events as the log that segue fit reads."""
+    from segue.artifact import read_run
+
+    settings = _settings(run, database=database)
+    try:
+        from segue.serving.export import exported
+        from segue.serving.store import Store
+        from segue.serving.times import Clock
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists; replace it with --force, or choose another place")
+    loaded = read_run(run)
+    clock = Clock.of(loaded.split.histories if loaded.split else None)
+    store = Store(settings.database_url, clock.kind, erasure_key=settings.keys.erasure)
+    try:
+        log = exported(loaded, store, is_whole=whole)
+    finally:
+        store.close()
+    draft = target.with_name(f".{target.name}.writing")
+    log.write_parquet(draft)
+    draft.replace(target)
+    print(f"{log.height:,} interactions are in {target}.")
+
+
+events.command()(spelled_out(export))
+
+
+def _settings(run: Path, **options: object) -> "Settings":
+    from segue.serving.settings import Keys, Settings
+
+    return Settings(run, keys=Keys.from_environment(), **options)  # type: ignore[arg-type]
+
+
+def _missing(error: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(f"serving needs the module {error.name!r}; install segue[serve]")

@@ -1,0 +1,1 @@
+"""The service: a run over HTTP, with a memory of events and a page to look at."""

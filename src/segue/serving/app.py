@@ -1,0 +1,140 @@
+"""The app: operations, pages, errors and the gate put together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+
+from segue import __version__
+from segue.errors import DataError, RequestError
+from segue.serving import pages, routes
+from segue.serving.batcher import ClosedError, LateError, QueueFullError
+from segue.serving.gate import Gate
+from segue.serving.guard import Guard
+from segue.serving.model import UnknownItemError
+from segue.serving.problems import (
+    ProblemDetails,
+    ProblemError,
+    answer_with_problems,
+    documented,
+)
+from segue.serving.service import BusyError, Service
+from segue.serving.store import StoreError
+
+DESCRIPTION = """\
+The next items for any history.
+
+Ids may be sent as text or integers and are compared by their text. Errors are problem details
+(RFC 9457).
+"""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The app of a service, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="segue",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.state.guard = Guard(service.settings)
+    app.include_router(routes.router)
+    _add_probes(app, service)
+    pages.add_pages(app, service)
+    answer_with_problems(app)
+    _answer_errors(app)
+    app.add_middleware(
+        Gate,
+        guard=app.state.guard,
+        metrics=service.metrics,
+        body_timeout_s=service.settings.body_timeout_s,
+    )
+    app.openapi = _described(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_probes(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """Say that the process lives."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", responses=documented(503))
+    async def readiness() -> dict[str, str]:
+        """Say whether requests will be answered."""
+        if not service.is_ready:
+            raise ProblemError(503, "the service is ending")
+        await asyncio.to_thread(service.store.check)
+        return {"status": "ready", "model_version": service.model.version}
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses=documented(401, 403, 429) | {200: {"content": {"text/plain": {}}}},
+    )
+    async def metrics() -> Response:
+        """Show the metrics as Prometheus reads them."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """What the parts of the service raise, as problems."""
+    problems: dict[type[Exception], Callable[[Exception], ProblemError]] = {
+        QueueFullError: lambda _: ProblemError(
+            503, "as many requests wait as may; ask again", headers={"Retry-After": "1"}
+        ),
+        LateError: lambda _: ProblemError(504, "the answer was not ready by the deadline"),
+        ClosedError: lambda _: ProblemError(503, "the service is ending"),
+        StoreError: lambda error: ProblemError(503, str(error), headers={"Retry-After": "5"}),
+        BusyError: lambda error: ProblemError(409, str(error)),
+        UnknownItemError: lambda error: ProblemError(404, str(error)),
+        RequestError: lambda error: ProblemError(422, str(error)),
+        DataError: lambda error: ProblemError(422, str(error)),
+    }
+
+    def handler(make: Callable[[Exception], ProblemError]) -> Callable[..., Any]:
+        async def handle(_: Request, error: Exception) -> Response:
+            return make(error).response()
+
+        return handle
+
+    for kind, make in problems.items():
+        app.add_exception_handler(kind, handler(make))
+
+
+def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """The OpenAPI document, with what all operations share."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            components = document.setdefault("components", {})
+            problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+            components.setdefault("schemas", {}).update(problem.pop("$defs"))
+            components["schemas"]["ProblemDetails"] = problem
+            components["securitySchemes"] = {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            }
+            document["security"] = [{"key": []}, {"bearer": []}, {}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    return openapi

@@ -1,0 +1,58 @@
+"""The pages: recommendations to look at, and the description of the interface."""
+
+from typing import Any
+
+import jinja2
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+from segue.serving import routes
+from segue.serving.model import YEAR, ServedModel
+from segue.serving.service import Service
+
+MAX_CHOICES = 100
+
+
+def add_pages(app: FastAPI, service: Service) -> None:
+    """Add `/`, `/docs` and what they load."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("segue.serving"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    app.mount("/static", StaticFiles(packages=[("segue.serving", "static")]))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        text = templates.get_template("index.html").render(
+            _shown(service.model) | {"needs_key": bool(service.settings.keys.api)}
+        )
+        return HTMLResponse(text)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        text = templates.get_template("docs.html").render(openapi=app.openapi())
+        return HTMLResponse(text)
+
+
+def _shown(model: ServedModel) -> dict[str, Any]:
+    columns = model.catalogue.columns
+    genre = next((name for name in ("genres", "genre", "category") if name in columns), None)
+    choices = model.filters.entries(genre) if genre else []
+    years = model.catalogue[YEAR].drop_nulls() if YEAR in columns else None
+    has_years = years is not None and years.dtype.is_integer() and len(years) > 0
+    about = routes.about(model)
+    report = about["report"]
+    return {
+        "about": about,
+        "metrics": report.get("metrics", {}),
+        "intervals": report.get("intervals", {}),
+        "baselines": report.get("baselines", {}),
+        "genre_field": genre if 0 < len(choices) <= MAX_CHOICES else None,
+        "genres": choices if len(choices) <= MAX_CHOICES else [],
+        "years": (years.min(), years.max()) if has_years and years is not None else None,
+        "has_titles": "title" in columns,
+    }

@@ -1,0 +1,257 @@
+"""The operations under /v1."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from segue.errors import DataError, RunError
+from segue.recommender import MAX_K, Id
+from segue.serving import schemas
+from segue.serving.limits import MAX_ID_LENGTH
+from segue.serving.model import Answer, Question, ServedModel, SimilarQuestion, Wanted
+from segue.serving.problems import ProblemError, documented
+from segue.serving.service import Service
+from segue.serving.store import Append, StoredEvent, StoreError, UserEvents
+from segue.serving.times import Given
+
+MAX_FOUND = 100
+EVERY = (400, 401, 403, 408, 413, 422, 429, 503)
+ANSWERED = documented(*EVERY, 504)
+
+ItemId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
+UserId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
+
+router = APIRouter(prefix="/v1")
+
+
+def service_of(request: Request) -> Service:
+    """The service behind the app."""
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post(
+    "/recommendations",
+    response_model=schemas.Recommendations,
+    response_model_exclude_none=True,
+    responses=ANSWERED,
+)
+async def recommend(asked: schemas.RecommendationRequest, request: Request) -> JSONResponse:
+    """Recommend items to a history or a user."""
+    started = time.perf_counter()
+    service = service_of(request)
+    (answer,) = await service.ask([await _question(service, asked)])
+    return JSONResponse(_ranked(request, answer, started) | {"strategy": answer.strategy})
+
+
+@router.post(
+    "/recommendations:batch",
+    response_model=schemas.Batch,
+    response_model_exclude_none=True,
+    responses=ANSWERED,
+)
+async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> JSONResponse:
+    """Recommend to several histories or users, by one model."""
+    started = time.perf_counter()
+    service = service_of(request)
+    questions = [await _question(service, each) for each in asked.requests]
+    answers = await service.ask(questions)
+    results = [
+        _ranked(request, answer, started) | {"strategy": answer.strategy} for answer in answers
+    ]
+    return JSONResponse(
+        {
+            "request_id": request.state.request_id,
+            "model_version": answers[0].model_version,
+            "results": results,
+            "took_ms": _since(started),
+        }
+    )
+
+
+@router.post(
+    "/items/{item_id:path}/similar",
+    response_model=schemas.SimilarItems,
+    response_model_exclude_none=True,
+    responses=ANSWERED | documented(404),
+)
+async def similar_with_wishes(
+    item_id: ItemId, asked: schemas.SimilarRequest, request: Request
+) -> JSONResponse:
+    """Find the items most like one, among those allowed."""
+    return await _similar(request, item_id, _wanted(asked))
+
+
+@router.get(
+    "/items/{item_id:path}/similar",
+    response_model=schemas.SimilarItems,
+    response_model_exclude_none=True,
+    responses=ANSWERED | documented(404),
+)
+async def similar(
+    item_id: ItemId,
+    request: Request,
+    k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
+    parts: Annotated[list[schemas.Part] | None, Query(alias="return", max_length=2)] = None,
+) -> JSONResponse:
+    """Find the items most like one."""
+    return await _similar(request, item_id, Wanted(k, parts=frozenset(parts or ())))
+
+
+@router.get("/items", response_model=schemas.Items, responses=documented(*EVERY))
+async def find_items(
+    request: Request,
+    query: Annotated[str, Query(max_length=MAX_ID_LENGTH)] = "",
+    limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 10,
+) -> JSONResponse:
+    """Search items by title, whatever its case, accents and order of words."""
+    model = service_of(request).model
+    found = await asyncio.to_thread(model.search.find, query, limit)
+    return JSONResponse({"model_version": model.version, "items": model.items(found.tolist())})
+
+
+@router.get("/items/{item_id:path}", response_model=schemas.Item, responses=documented(*EVERY, 404))
+async def show_item(item_id: ItemId, request: Request) -> JSONResponse:
+    """Tell what is known of an item."""
+    model = service_of(request).model
+    return JSONResponse(model.items([model.dense_id(item_id)])[0])
+
+
+@router.post("/events", response_model=schemas.EventsResult, responses=ANSWERED)
+async def add_events(asked: schemas.EventsRequest, request: Request) -> JSONResponse:
+    """Remember events. Those accepted are on disk, and the next answer knows them."""
+    service = service_of(request)
+    taken: list[StoredEvent] = []
+    rejected: list[dict[str, Any]] = []
+    for index, each in enumerate(asked.events):
+        try:
+            taken.append(_event(service.model, each))
+        except (ValidationError, DataError) as error:
+            rejected.append({"index": index, "reason": _reason(error)})
+    accepted = await service.append(Append(taken)) if taken else 0
+    counts = {"accepted": accepted, "duplicates": len(taken) - accepted}
+    for outcome, count in (*counts.items(), ("rejected", len(rejected))):
+        service.metrics.events.labels(outcome).inc(count)
+    return JSONResponse(counts | {"rejected": rejected})
+
+
+@router.get(
+    "/users/{user_id:path}/history",
+    response_model=schemas.History,
+    responses=documented(*EVERY, 404),
+)
+async def show_history(user_id: UserId, request: Request) -> JSONResponse:
+    """Show a user's history: the run's and the stored events, merged."""
+    service = service_of(request)
+    model = service.model
+    events = await service.events_of(user_id)
+    history = await asyncio.to_thread(model.history, user_id, events)
+    if history is None:
+        raise ProblemError(404, "neither the model's log nor the stored events have this user")
+    items = [{"item_id": item, "timestamp": model.clock.shown(at)} for item, at in history]
+    return JSONResponse({"user_id": user_id, "items": items})
+
+
+@router.delete("/users/{user_id:path}/history", response_model=schemas.Erased, responses=ANSWERED)
+async def erase_history(user_id: UserId, request: Request) -> JSONResponse:
+    """Erase a user; needs the admin key. Only a keyed hash stays, to ignore the model's copy."""
+    request.app.state.guard.check_admin(request.headers)
+    erased = await service_of(request).erase(user_id)
+    return JSONResponse({"user_id": user_id, "events": erased})
+
+
+@router.get("/model", response_model=schemas.ModelInfo, responses=documented(*EVERY))
+async def show_model(request: Request) -> JSONResponse:
+    """Tell which model answers, and how good it was found."""
+    return JSONResponse(about(service_of(request).model))
+
+
+@router.post("/admin/reload", response_model=schemas.Reloaded, responses=documented(*EVERY, 409))
+async def reload(request: Request) -> JSONResponse:
+    """Read the run again; needs the admin key. A bad run is refused, and the old model stays."""
+    request.app.state.guard.check_admin(request.headers)
+    try:
+        before, now = await service_of(request).reload()
+    except (RunError, StoreError) as error:
+        raise ProblemError(422, f"the run is refused, the model stays: {error}") from None
+    return JSONResponse({"previous_version": before, "model_version": now})
+
+
+def about(model: ServedModel) -> dict[str, Any]:
+    """What a model is, as JSON."""
+    run = model.recommender.run
+    return {
+        "model_version": model.version,
+        "encoder": run.config.model.encoder,
+        "num_items": model.vocabulary.num_items,
+        "num_users": model.histories.num_users if model.histories else 0,
+        "max_length": run.config.model.max_length,
+        "fields": model.catalogue.columns,
+        "loaded_at": model.loaded_at,
+        "report": dict(run.report),
+    }
+
+
+async def _similar(request: Request, item_id: str, wanted: Wanted) -> JSONResponse:
+    started = time.perf_counter()
+    (answer,) = await service_of(request).ask([SimilarQuestion(wanted, item_id)])
+    return JSONResponse(_ranked(request, answer, started))
+
+
+async def _question(service: Service, asked: schemas.RecommendationRequest) -> Question:
+    wanted = _wanted(asked)
+    if asked.history is not None:
+        history = [_met(each) for each in asked.history]
+        return Question(wanted, history, exclude_seen=asked.exclude_seen)
+    user_id = str(asked.user_id)
+    events: UserEvents = await service.events_of(user_id)
+    return Question(wanted, user_id=user_id, events=events, exclude_seen=asked.exclude_seen)
+
+
+def _met(given: Id | schemas.Interaction) -> tuple[Id, Given | None]:
+    if isinstance(given, schemas.Interaction):
+        return given.item_id, given.timestamp
+    return given, None
+
+
+def _wanted(asked: schemas.Wish) -> Wanted:
+    where = asked.filter.compiled() if asked.filter else None
+    return Wanted(asked.k, asked.allow, asked.deny, where, frozenset(asked.parts))
+
+
+def _event(model: ServedModel, given: object) -> StoredEvent:
+    event = schemas.Event.model_validate(given)
+    return StoredEvent(
+        event.event_id,
+        str(event.user_id),
+        str(event.item_id),
+        model.clock.stored(event.timestamp),
+        event.weight,
+    )
+
+
+def _reason(error: ValidationError | DataError) -> str:
+    if isinstance(error, DataError):
+        return str(error)
+    faults: Sequence[Any] = error.errors(include_url=False, include_input=False)
+    return f"{'/'.join(map(str, faults[0]['loc']))}: {faults[0]['msg']}"
+
+
+def _ranked(request: Request, answer: Answer, started: float) -> dict[str, Any]:
+    ranked = {
+        "request_id": request.state.request_id,
+        "model_version": answer.model_version,
+        "unknown_items": answer.unknown_items,
+        "items": answer.items,
+        "took_ms": _since(started),
+    }
+    return ranked | ({"reason": answer.reason} if answer.reason else {})
+
+
+def _since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)

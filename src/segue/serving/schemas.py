@@ -1,0 +1,262 @@
+"""What comes in and what goes out, checked strictly: no unknown field, no guessed type."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segue.recommender import MAX_K
+from segue.retrieval.filters import Condition, Filter, Operator
+from segue.serving.limits import (
+    MAX_CONDITIONS,
+    MAX_EVENTS,
+    MAX_HISTORY,
+    MAX_ID_LENGTH,
+    MAX_INTEGER,
+    MAX_REQUESTS,
+    MAX_VALUES,
+)
+
+# PostgreSQL's text cannot hold the letter U+0000.
+Text = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
+Whole = Annotated[int, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
+Id = Text | Whole
+Number = Annotated[float, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
+Time = Annotated[str, Field(min_length=4, max_length=40)] | Whole | Number
+Ids = Annotated[list[Id], Field(max_length=MAX_HISTORY)]
+Scalar = Annotated[str, Field(max_length=1_000)] | bool | Whole | Number
+Part = Literal["score", "metadata"]
+
+
+class Strict(BaseModel):
+    """Refuses unknown fields, wrong types, NaN and infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Interaction(Strict):
+    """An item of a history, with its time."""
+
+    item_id: Id
+    timestamp: Time | None = None
+
+
+class FilterCondition(Strict):
+    """One comparison of a field of the items with a value."""
+
+    field: Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+    op: Operator
+    value: Scalar | Annotated[list[Scalar], Field(max_length=MAX_VALUES)]
+
+
+Conditions = Annotated[list[FilterCondition], Field(max_length=MAX_CONDITIONS)]
+
+
+class FilterExpression(Strict):
+    """All of `all`, any of `any`, none of `not`."""
+
+    all_of: Annotated[Conditions, Field(alias="all")] = []
+    any_of: Annotated[Conditions, Field(alias="any")] = []
+    none_of: Annotated[Conditions, Field(alias="not")] = []
+
+    @model_validator(mode="after")
+    def _refuse_nothing(self) -> Self:
+        if not (self.all_of or self.any_of or self.none_of):
+            raise ValueError("a filter needs a condition under all, any or not")
+        return self
+
+    def compiled(self) -> Filter:
+        """The filter as the retrieval takes it."""
+        return Filter(*map(_compiled, (self.all_of, self.any_of, self.none_of)))
+
+
+def _compiled(conditions: list[FilterCondition]) -> list[Condition]:
+    return [Condition(each.field, each.op, each.value) for each in conditions]
+
+
+class Wish(Strict):
+    """How many items, of which, and what to tell of them."""
+
+    k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
+    allow: Ids | None = None
+    deny: Ids = []
+    filter: FilterExpression | None = None
+    parts: Annotated[list[Part], Field(alias="return", max_length=2)] = []
+
+
+class RecommendationRequest(Wish):
+    """Items for a user, or for a history, oldest item first; a history given wins."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"history": [1270, 593, 2858], "k": 10, "return": ["score", "metadata"]},
+                {
+                    "user_id": "42",
+                    "filter": {"all": [{"field": "genres", "op": "contains", "value": "Comedy"}]},
+                },
+            ]
+        }
+    )
+
+    user_id: Id | None = None
+    history: Annotated[list[Id | Interaction], Field(max_length=MAX_HISTORY)] | None = None
+    exclude_seen: bool = True
+
+    @model_validator(mode="after")
+    def _refuse_nobody(self) -> Self:
+        if self.user_id is None and self.history is None:
+            raise ValueError("give a history or a user_id")
+        timed = [isinstance(e, Interaction) and e.timestamp is not None for e in self.history or ()]
+        if any(timed) and not all(timed):
+            raise ValueError("some items of the history have a timestamp and some have none")
+        return self
+
+
+class BatchRequest(Strict):
+    """Several requests, answered together and by one model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"requests": [{"history": [1270]}, {"user_id": "42"}]}]}
+    )
+
+    requests: Annotated[list[RecommendationRequest], Field(min_length=1, max_length=MAX_REQUESTS)]
+
+
+class SimilarRequest(Wish):
+    """Items like one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"k": 10, "return": ["metadata"]}]})
+
+
+class Event(Strict):
+    """A user met an item."""
+
+    event_id: Text | None = None
+    user_id: Id
+    item_id: Id
+    timestamp: Time
+    weight: Annotated[float, Field(ge=-1e300, le=1e300)] | None = None
+
+
+class EventsRequest(Strict):
+    """Events; each is checked by itself, so that a bad one does not hold up the others."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {"event_id": "a1", "user_id": "42", "item_id": 1270, "timestamp": 978300760}
+                    ]
+                }
+            ]
+        }
+    )
+
+    events: Annotated[list[Any], Field(min_length=1, max_length=MAX_EVENTS)]
+
+
+class RankedItem(BaseModel):
+    """An item of an answer."""
+
+    item_id: int | str
+    rank: int
+    score: float | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class SimilarItems(BaseModel):
+    """The items most alike first; `reason` says why there are fewer than were asked for."""
+
+    request_id: str
+    model_version: str
+    unknown_items: list[int | str]
+    items: list[RankedItem]
+    reason: str | None = None
+    took_ms: float
+
+
+class Recommendations(SimilarItems):
+    """The best items first; the most popular ones where the history holds no known item."""
+
+    strategy: Literal["model", "popular"]
+
+
+class Batch(BaseModel):
+    """One answer for each request, in their order."""
+
+    request_id: str
+    model_version: str
+    results: list[Recommendations]
+    took_ms: float
+
+
+class Item(BaseModel):
+    """What is known of an item."""
+
+    item_id: int | str
+    train_interactions: int
+    metadata: dict[str, Any]
+
+
+class Items(BaseModel):
+    """Items that a search found, the most popular first."""
+
+    model_version: str
+    items: list[Item]
+
+
+class Rejected(BaseModel):
+    """An event that was not taken, by its place in the request."""
+
+    index: int
+    reason: str
+
+
+class EventsResult(BaseModel):
+    """What became of the events; those accepted are on disk."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+
+
+class HistoryItem(BaseModel):
+    """One interaction of a user."""
+
+    item_id: int | str
+    timestamp: int | float | str
+
+
+class History(BaseModel):
+    """A user's interactions, oldest first, at most the newest 10,000."""
+
+    user_id: str
+    items: list[HistoryItem]
+
+
+class Erased(BaseModel):
+    """What was erased: the stored events; the run's own copy is ignored from now on."""
+
+    user_id: str
+    events: int
+
+
+class ModelInfo(BaseModel):
+    """The model that answers now, and how good it was found."""
+
+    model_version: str
+    encoder: str
+    num_items: int
+    num_users: int
+    max_length: int
+    fields: list[str]
+    loaded_at: str
+    report: dict[str, Any]
+
+
+class Reloaded(BaseModel):
+    """The models before and after a reload."""
+
+    previous_version: str
+    model_version: str

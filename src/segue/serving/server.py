@@ -1,0 +1,63 @@
+"""The server: a service listening, until it is told to end."""
+
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from segue.serving.app import create_app
+from segue.serving.service import Service
+
+BACKLOG = 2_048
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "loggers": {
+        "segue.serving": {"handlers": ["stderr"], "level": "INFO"},
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING"},
+    },
+}
+
+
+def serve(service: Service, on_listening: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
+
+    Args:
+        service: Ready to answer; it is closed in the end.
+        on_listening: Told the address once requests are accepted.
+
+    Raises:
+        OSError: The address is taken or not this machine's.
+    """
+    settings = service.settings
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    config = uvicorn.Config(
+        create_app(service),
+        access_log=False,
+        log_config=LOGGING,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.grace_s),
+    )
+    host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
+    on_listening(f"http://{host}:{listener.getsockname()[1]}/")
+    _Server(config, service).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says that it is not ready as soon as it is told to end, and ends without a signal's code."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.is_ready = False
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True

@@ -1,0 +1,118 @@
+"""How a service is set up: by options, and by keys from the environment."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from segue.errors import ConfigError
+
+API_KEYS, ADMIN_KEY, ERASURE_KEY = "SEGUE_API_KEYS", "SEGUE_ADMIN_KEY", "SEGUE_ERASURE_KEY"
+MIN_ERASURE_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that callers must show.
+
+    Attributes:
+        api: Any of these opens the interface; empty: it is open to everyone.
+        admin: Opens reload and erasure; None: they are open where the interface is, else closed.
+        erasure: What erased users are hashed with; None: a key file beside the SQLite database.
+    """
+
+    api: tuple[str, ...] = ()
+    admin: str | None = None
+    erasure: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """The keys in `SEGUE_API_KEYS` (separated by commas) and its siblings; empty is unset.
+
+        Raises:
+            ConfigError: A key cannot stand in a header, or the erasure key is short.
+        """
+        api = tuple(key.strip() for key in environment.get(API_KEYS, "").split(",") if key.strip())
+        admin = environment.get(ADMIN_KEY, "").strip() or None
+        erasure = environment.get(ERASURE_KEY) or None
+        for key in (*api, *([admin] if admin else [])):
+            if not key.isascii() or not key.isprintable() or " " in key:
+                raise ConfigError(
+                    f"a key in {API_KEYS} or {ADMIN_KEY} holds a blank or a letter beyond ASCII, "
+                    f"which no header carries; choose another"
+                )
+        if erasure is not None and len(erasure) < MIN_ERASURE_KEY_LENGTH:
+            raise ConfigError(
+                f"{ERASURE_KEY} has {len(erasure)} letters, which can be guessed; give at least "
+                f"{MIN_ERASURE_KEY_LENGTH}"
+            )
+        return cls(api, admin, erasure)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that `segue serve` can be told.
+
+    Attributes:
+        run: A run, or a link to one; read again at every reload.
+        host, port: Where to listen.
+        database: An SQLAlchemy URL; None: SQLite, in a file beside the run.
+        queue_size: Requests that may wait for the model.
+        deadline_s: After which a request is answered 504.
+        grace_s: What requests in flight get at the end.
+        body_timeout_s: What a client gets to send its body.
+        rate_limit: Requests per second and client; None: no limit.
+        is_insecure: Whether to listen beyond this machine without keys.
+        keys: See `Keys`.
+    """
+
+    run: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    database: str | None = None
+    queue_size: int = 256
+    deadline_s: float = 5.0
+    grace_s: float = 10.0
+    body_timeout_s: float = 10.0
+    rate_limit: float | None = None
+    is_insecure: bool = False
+    keys: Keys = Keys()
+
+    def __post_init__(self) -> None:
+        """Refuse what would serve nobody, or everybody.
+
+        Raises:
+            ConfigError: A number out of range, or an address beyond this machine without keys.
+        """
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"port {self.port} does not exist; give 0 (any) to 65535")
+        for name in ("queue_size", "deadline_s", "grace_s", "body_timeout_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)} leaves nothing; give more than 0")
+        if self.rate_limit is not None and not 0 < self.rate_limit < float("inf"):
+            raise ConfigError(f"a rate limit of {self.rate_limit} lets nobody in; give more than 0")
+        if not (self.keys.api or self.is_local or self.is_insecure):
+            raise ConfigError(
+                f"without keys, {self.host} would serve anyone who reaches it; set {API_KEYS}, "
+                f"listen on 127.0.0.1, or say --insecure"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the host is this machine only."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def database_url(self) -> str:
+        """Where the events are: as told, else `RUN.events.sqlite` beside the run."""
+        if self.database is not None:
+            return self.database
+        run = Path(os.path.abspath(self.run))
+        return f"sqlite:///{run.parent / (run.name + '.events.sqlite')}"

@@ -1,0 +1,342 @@
+"""The memory: events of users and what was erased, in SQLite or PostgreSQL."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from segue.errors import ConfigError, SegueError
+from segue.serving.limits import MAX_HISTORY
+from segue.serving.settings import ERASURE_KEY
+from segue.serving.times import Kind, Stored
+
+BUSY_TIMEOUT_S = 5
+TIME_KIND = "time_kind"
+# Any number will do, as long as all servers use the same.
+CREATION_LOCK = 7_364_778
+# PostgreSQL ends one of two transactions that wait for each other, or read what the other wrote.
+TRY_AGAIN = {"40001", "40P01"}
+MAX_TRIES = 5
+ROWS_AT_ONCE = 50_000
+
+
+class StoreError(SegueError):
+    """The database cannot be opened, read or written."""
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as it is kept; ids are text."""
+
+    event_id: str | None
+    user_id: str
+    item_id: str
+    timestamp: Stored
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class Append:
+    """Events to be written; answered by how many of them were new."""
+
+    events: Sequence[StoredEvent]
+
+
+@dataclass(frozen=True)
+class Erase:
+    """A user to be erased; answered by how many events that were."""
+
+    user_id: str
+
+
+Write = Append | Erase
+
+
+@dataclass(frozen=True)
+class UserEvents:
+    """What the store has of a user, in time order, then in that of arrival.
+
+    Attributes:
+        items: Their ids.
+        times: When they were met.
+        is_erased: The user was erased once; the run's copy must be ignored.
+    """
+
+    items: Sequence[str] = ()
+    times: Sequence[Stored] = ()
+    is_erased: bool = False
+
+
+class Store:
+    """Events and erasures in a database; every write is on disk when it returns.
+
+    An event is a duplicate, and is not kept, if its event id is known or if the user has met that
+    item at that time.
+    """
+
+    def __init__(self, url: str, kind: Kind, *, erasure_key: str | None = None) -> None:
+        """Open the database, or make it.
+
+        Args:
+            url: An SQLAlchemy URL, of SQLite or PostgreSQL.
+            kind: What the times are; a database keeps the kind that it was made with.
+            erasure_key: What erased users are hashed with; for SQLite, by default, a file beside
+                the database, made when there is none.
+
+        Raises:
+            ConfigError: The URL is of another database, or a key is missing.
+            StoreError: The database cannot be opened or holds times of another kind.
+        """
+        self._engine = _engine(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        self.kind = kind
+        self._define_tables(kind)
+        try:
+            with self._failures():
+                self._create(kind)
+            self._erasure_key = self._key(erasure_key)
+        except SegueError:
+            self.close()
+            raise
+
+    def read(self, user_id: str) -> UserEvents:
+        """What there is of a user, at most the newest 10,000 events.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        events, erased = self._events.c, self._erased.c
+        newest = (
+            sa.select(events.item_id, events.timestamp)
+            .where(events.user_id == user_id)
+            .order_by(events.timestamp.desc(), events.id.desc())
+            .limit(MAX_HISTORY)
+        )
+        was_erased = sa.select(erased.user_hash).where(erased.user_hash == self._hash(user_id))
+        with self._failures(), self._engine.connect() as connection:
+            rows = connection.execute(newest).all()[::-1]
+            is_erased = connection.execute(was_erased).first() is not None
+        return UserEvents([row[0] for row in rows], [row[1] for row in rows], is_erased)
+
+    def write(self, writes: Sequence[Write]) -> list[int]:
+        """All of these, in their order, in one transaction; the answer to each.
+
+        Raises:
+            StoreError: The database cannot be written; then none of them was.
+        """
+        with self._failures():
+            counts = self._written(writes)
+            if self._is_sqlite and any(isinstance(write, Erase) for write in writes):
+                # The log of changes still holds what was erased.
+                with self._engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return counts
+
+    def check(self) -> None:
+        """Ask the database for its kind of times.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with self._failures(), self._engine.connect() as connection:
+            connection.execute(sa.select(self._meta.c.value)).first()
+
+    def everything(self) -> Iterator[Sequence[StoredEvent]]:
+        """All events in the order of their arrival, many at a time.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        events = self._events.c
+        wanted = sa.select(
+            events.event_id, events.user_id, events.item_id, events.timestamp, events.weight
+        ).order_by(events.id)
+        with self._failures(), self._engine.connect() as connection:
+            streamed = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(wanted)
+            for rows in streamed.partitions():
+                yield [StoredEvent(*row) for row in rows]
+
+    def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
+        """Which of these users were erased.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        with self._failures(), self._engine.connect() as connection:
+            erased = set(connection.execute(sa.select(self._erased.c.user_hash)).scalars())
+        return [bool(erased) and self._hash(user_id) in erased for user_id in user_ids]
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def _define_tables(self, kind: Kind) -> None:
+        tables = sa.MetaData()
+        self._meta = sa.Table(
+            "segue_meta",
+            tables,
+            sa.Column("name", sa.String, primary_key=True),
+            sa.Column("value", sa.String, nullable=False),
+        )
+        self._events = sa.Table(
+            "segue_events",
+            tables,
+            # SQLite counts by itself only in a column of exactly this type.
+            sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+            sa.Column("event_id", sa.String, unique=True),
+            sa.Column("user_id", sa.String, nullable=False),
+            sa.Column("item_id", sa.String, nullable=False),
+            sa.Column("timestamp", sa.Double if kind == "float" else sa.BigInteger, nullable=False),
+            sa.Column("weight", sa.Double),
+            sa.UniqueConstraint("user_id", "timestamp", "item_id"),
+        )
+        self._erased = sa.Table(
+            "segue_erased", tables, sa.Column("user_hash", sa.String(64), primary_key=True)
+        )
+        self._tables = tables
+
+    def _create(self, kind: Kind) -> None:
+        """Make what is missing; several servers may do so at once."""
+        with self._engine.begin() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
+            self._tables.create_all(connection)
+            row = {"name": TIME_KIND, "value": kind}
+            connection.execute(self._insert(self._meta).values(row).on_conflict_do_nothing())
+            is_kind = self._meta.c.name == TIME_KIND
+            held = connection.execute(sa.select(self._meta.c.value).where(is_kind)).scalar_one()
+        if held != kind:
+            raise StoreError(
+                f"{self._place} holds events with {held} times, but the run's log has {kind} "
+                f"times; give another --database"
+            )
+
+    def _written(self, writes: Sequence[Write]) -> list[int]:
+        for tries in range(1, MAX_TRIES + 1):
+            try:
+                with self._engine.begin() as connection:
+                    return [self._write_one(connection, write) for write in writes]
+            except DBAPIError as error:
+                if tries == MAX_TRIES or getattr(error.orig, "sqlstate", None) not in TRY_AGAIN:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _write_one(self, connection: sa.Connection, write: Write) -> int:
+        if isinstance(write, Erase):
+            deleted = connection.execute(
+                sa.delete(self._events).where(self._events.c.user_id == write.user_id)
+            )
+            row = {"user_hash": self._hash(write.user_id)}
+            connection.execute(self._insert(self._erased).values(row).on_conflict_do_nothing())
+            return deleted.rowcount
+        if not write.events:
+            return 0
+        insert = self._insert(self._events).on_conflict_do_nothing().returning(self._events.c.id)
+        return len(connection.execute(insert, [vars(event) for event in write.events]).all())
+
+    def _hash(self, user_id: str) -> str:
+        return hmac.new(self._erasure_key, user_id.encode(), hashlib.sha256).hexdigest()
+
+    def _key(self, given: str | None) -> bytes:
+        if given is not None:
+            return given.encode()
+        file = self._engine.url.database
+        if not self._is_sqlite or not file:
+            raise ConfigError(
+                f"users erased from {self._place} are hashed with a key that all its servers "
+                f"share; set {ERASURE_KEY} to a secret of your own"
+            )
+        return _key_in(Path(f"{file}.key"))
+
+    @property
+    def _place(self) -> str:
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            reason = " ".join(str(error.orig).split())
+            raise StoreError(f"the database {self._place} failed: {reason}") from error
+        except SQLAlchemyError as error:
+            raise StoreError(f"the database {self._place} failed: {error}") from error
+
+
+def _engine(text: str) -> sa.Engine:
+    """Connections of a database that can be shared by threads.
+
+    Raises:
+        ConfigError: The URL is none, or of another database than SQLite and PostgreSQL.
+    """
+    try:
+        url = sa.make_url(text)
+    except ArgumentError:
+        raise ConfigError(
+            "the database URL cannot be read; give sqlite:///FILE or postgresql://HOST/NAME"
+        ) from None
+    name = url.get_backend_name()
+    if name == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ConfigError("a database in memory forgets; give a file: sqlite:///FILE")
+        engine = sa.create_engine(
+            url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+        )
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    if name != "postgresql":
+        raise ConfigError(f"the database {name!r} is not known; give sqlite or postgresql")
+    try:
+        return sa.create_engine(
+            url.set(drivername="postgresql+psycopg"), hide_parameters=True, pool_pre_ping=True
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"PostgreSQL needs the module {error.name!r}; install psycopg[binary]"
+        ) from None
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    """A commit returns when the disk has it; readers go on meanwhile; deleted rows are zeros."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _key_in(path: Path) -> bytes:
+    """The key in a file, which is made if there is none, for the owner's eyes only.
+
+    Raises:
+        StoreError: It cannot be read or made, or is empty.
+    """
+    try:
+        if not path.exists():
+            draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, path)  # never replaces a key that another server made meanwhile
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise StoreError(f"the erasure key {path} cannot be read or made: {error}") from None
+    if not key:
+        raise StoreError(f"the erasure key {path} is empty; restore it from a backup")
+    return key

@@ -1,0 +1,89 @@
+"""Times of events: from what clients send to what the run's log holds, and back."""
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.histories import Histories
+from segue.data.times import as_moment
+from segue.errors import DataError
+
+Kind = Literal["integer", "float", "datetime"]
+Stored = int | float
+Given = int | float | str
+
+MAX_STORED = 2**63
+EPOCH = dt.datetime(1970, 1, 1)
+KINDS: dict[str, Kind] = {"i": "integer", "f": "float", "M": "datetime"}
+DTYPES: dict[Kind, pl.DataType] = {
+    "integer": pl.Int64(),
+    "float": pl.Float64(),
+    "datetime": pl.Datetime("us"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """The unit of a log's times.
+
+    A time is kept as an integer or a float, as in the log; a datetime as its microseconds since
+    1970, in UTC.
+
+    Attributes:
+        kind: What the log's times are.
+        span: Its first and last time, as the log's type, [2]; they show the unit of integers.
+    """
+
+    kind: Kind
+    span: npt.NDArray[Any]
+
+    @classmethod
+    def of(cls, histories: Histories | None) -> Self:
+        """The clock of a run's log; of a run without times, Unix seconds."""
+        if histories is None or not histories.num_interactions:
+            return cls("integer", np.array([0, 1_700_000_000]))
+        times = histories.timestamps
+        return cls(KINDS[times.dtype.kind], np.array([times.min(), times.max()]))
+
+    def stored(self, given: Given) -> Stored:
+        """A time that a client sent, as it is kept.
+
+        Raises:
+            DataError: It is no time, or none in the log's unit.
+        """
+        moment = as_moment(given, self.span)
+        if self.kind == "datetime":
+            return int(moment.astype("datetime64[us]").astype(np.int64))
+        if self.kind == "float":
+            return float(moment)
+        if isinstance(given, str):
+            moment = math.floor(moment)  # a clock time finer than the log's unit
+        if moment != math.floor(moment) or not -MAX_STORED <= moment < MAX_STORED:
+            raise DataError(f"the log's times are whole numbers, not {given!r}; give one of those")
+        return int(moment)
+
+    def stored_all(self, times: npt.NDArray[Any]) -> list[Stored]:
+        """Times of the log as they are kept."""
+        is_datetime = self.kind == "datetime"
+        values: list[Stored] = (times.astype(np.int64) if is_datetime else times).tolist()
+        return values
+
+    def shown(self, stored: Stored) -> int | float | str:
+        """A kept time as clients see it: a number, or ISO 8601."""
+        if self.kind != "datetime":
+            return stored
+        try:
+            return (EPOCH + dt.timedelta(microseconds=stored)).isoformat()
+        except OverflowError:  # a year that Python's datetimes lack
+            return str(np.datetime64(int(stored), "us"))
+
+    def column(self, stored: list[Stored]) -> pl.Series:
+        """Kept times as a column of a log."""
+        is_float = self.kind == "float"
+        values = pl.Series(stored, dtype=pl.Float64() if is_float else pl.Int64())
+        return values.cast(DTYPES[self.kind])

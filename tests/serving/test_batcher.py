@@ -1,0 +1,218 @@
+"""The queue before the one compute thread."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import jax.monitoring
+import pytest
+
+from segue.serving.batcher import Batcher, ClosedError, LateError, QueueFullError
+from segue.serving.model import Question, Wanted
+
+
+class Gated:
+    """Answers x by x + 1, when it is let; remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.threads: set[int] = set()
+        self.may_go = threading.Event()
+
+    def __call__(self, questions: list[int]) -> list[int]:
+        self.threads.add(threading.get_ident())
+        self.batches.append(questions)
+        assert self.may_go.wait(10)
+        return [each + 1 for each in questions]
+
+
+@contextmanager
+def batcher(answer, **limits) -> Iterator[Batcher[int, int]]:
+    made = Batcher(answer, **{"max_waiting": 8, "max_batch": 4, **limits})
+    try:
+        yield made
+    finally:
+        answer.may_go.set()
+        made.close()
+
+
+async def started(gated: Gated, made: Batcher[int, int], question: int) -> asyncio.Task[list[int]]:
+    task = asyncio.create_task(made.ask([question], 10))
+    while not gated.batches:
+        await asyncio.sleep(0.001)
+    return task
+
+
+def test_what_waits_together_is_answered_together_by_one_thread():
+    gated = Gated()
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        others = [asyncio.create_task(made.ask([each], 10)) for each in range(1, 7)]
+        await asyncio.sleep(0.01)
+        gated.may_go.set()
+        return [await task for task in (first, *others)]
+
+    with batcher(gated) as made:
+        answers = asyncio.run(ask(made))
+    assert answers == [[each + 1] for each in range(7)]
+    assert gated.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert len(gated.threads) == 1
+
+
+def test_a_job_of_several_questions_stays_whole():
+    gated = Gated()
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        others = [asyncio.create_task(made.ask(each, 10)) for each in ([1, 2, 3], [4, 5, 6])]
+        await asyncio.sleep(0.01)
+        gated.may_go.set()
+        return [await task for task in (first, *others)]
+
+    with batcher(gated) as made:
+        assert asyncio.run(ask(made)) == [[1], [2, 3, 4], [5, 6, 7]]
+    assert gated.batches == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+def test_a_full_queue_refuses_at_once_and_later_takes_again():
+    gated = Gated()
+
+    async def ask(made):
+        tasks = [await started(gated, made, 0)]
+        tasks += [asyncio.create_task(made.ask([each], 10)) for each in range(1, 4)]
+        await asyncio.sleep(0.01)
+        assert made.waiting == 3
+        with pytest.raises(QueueFullError):
+            await made.ask([9], 10)
+        gated.may_go.set()
+        answers = [await task for task in tasks]
+        return answers, await made.ask([9], 10)
+
+    with batcher(gated, max_waiting=3) as made:
+        answers, again = asyncio.run(ask(made))
+    assert answers == [[1], [2], [3], [4]]
+    assert again == [10]
+
+
+def test_who_waits_past_the_deadline_is_told_and_the_question_is_dropped():
+    gated = Gated()
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        with pytest.raises(LateError):
+            await made.ask([5], 0.02)
+        gated.may_go.set()
+        return await first
+
+    with batcher(gated) as made:
+        assert asyncio.run(ask(made)) == [1]
+    assert gated.batches == [[0]]
+
+
+def test_a_failing_batch_tells_those_who_asked_and_the_thread_lives_on(caplog):
+    failing = Gated()
+    failing.may_go.set()
+
+    def answer(questions: list[int]) -> list[int]:
+        if 13 in questions:
+            raise ArithmeticError("unlucky")
+        return failing(questions)
+
+    answer.may_go = failing.may_go  # type: ignore[attr-defined]
+
+    async def ask(made):
+        with pytest.raises(ArithmeticError):
+            await made.ask([13], 10)
+        return await made.ask([1], 10)
+
+    with batcher(answer) as made:
+        assert asyncio.run(ask(made)) == [2]
+    assert "unlucky" in caplog.text
+
+
+def test_closing_answers_what_waits_and_refuses_the_rest():
+    gated = Gated()
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        second = asyncio.create_task(made.ask([1], 10))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(asyncio.to_thread(made.close))
+        await asyncio.sleep(0.01)
+        with pytest.raises(ClosedError):
+            await made.ask([2], 10)
+        gated.may_go.set()
+        await closing
+        return await first, await second
+
+    with batcher(gated) as made:
+        assert asyncio.run(ask(made)) == ([1], [2])
+
+
+def test_no_request_compiles_anything(client: httpx.Client):
+    compiled: list[str] = []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for length in (0, 1, 5, 16, 17, 20, 25, 300):
+            for count in (1, 2, 7, 8, 9, 33, 64):
+                one = {"history": [1 + each % 30 for each in range(length)], "k": 3}
+                answer = client.post("/v1/recommendations:batch", json={"requests": [one] * count})
+                assert answer.status_code == 200
+        client.get("/v1/items/3/similar")
+        assert compiled == []
+        jax.jit(lambda x: x * 3.25 + length)(1.0)  # the listener does hear compilations
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def hold(client: httpx.Client) -> threading.Event:
+    """Has the compute thread wait before each answer until the event is set."""
+    service = client.service  # type: ignore[attr-defined]
+    may_go = threading.Event()
+    answer = service._questions._answer
+
+    def held(questions):
+        assert may_go.wait(20)
+        return answer(questions)
+
+    service._questions._answer = held
+    return may_go
+
+
+def test_over_http_a_full_queue_is_503_at_once_and_a_late_answer_504(start):
+    ask = {"json": {"history": [1]}}
+    with start(queue_size=2, deadline_s=0.5) as client:
+        client.service.model.answers([Question(Wanted(), [(1, None)])])  # compiles
+        may_go = hold(client)
+        statuses: list[int] = []
+        threads = []
+        for _ in range(3):  # one is being answered, two wait
+            threads.append(
+                threading.Thread(
+                    target=lambda: statuses.append(
+                        httpx.post(f"{client.base_url}/v1/recommendations", **ask).status_code
+                    )
+                )
+            )
+            threads[-1].start()
+            time.sleep(0.05)
+        before = time.monotonic()
+        refused = client.post("/v1/recommendations", **ask)
+        assert time.monotonic() - before < 0.3
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        for thread in threads:
+            thread.join()
+        assert statuses == [504, 504, 504]
+        may_go.set()
+        assert client.post("/v1/recommendations", **ask).status_code == 200

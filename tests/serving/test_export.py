@@ -1,0 +1,73 @@
+"""The service's events as the log of the next model."""
+
+import polars as pl
+import pytest
+
+import segue
+from segue.cli import main
+from segue.serving.store import Append, Erase, Store, StoredEvent
+
+
+@pytest.fixture
+def database(tmp_path):
+    url = f"sqlite:///{tmp_path / 'events.sqlite'}"
+    store = Store(url, "integer")
+    events = [
+        StoredEvent("a", "7", "3", 20, 4.5),
+        StoredEvent("b", "500", "31", 21, None),
+        StoredEvent("c", "8", "3", 22, None),
+    ]
+    store.write([Append(events)])
+    yield url, store
+    store.close()
+
+
+def export(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["events", "export", *map(str, arguments)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_events_are_a_log_with_ids_of_the_runs_types(database, served_run, tmp_path, capsys):
+    url, _ = database
+    assert export(served_run, tmp_path / "log.parquet", "--database", url) == 0
+    assert "3 interactions" in capsys.readouterr().out
+    log = segue.read_log(tmp_path / "log.parquet")
+    assert log.frame.rows() == [(7, 3, 20, 4.5), (500, 31, 21, None), (8, 3, 22, None)]
+    assert log.frame.schema["user_id"] == pl.Int64
+
+
+def test_an_id_that_is_no_integer_makes_all_of_them_text(database, served_run, tmp_path):
+    url, store = database
+    store.write([Append([StoredEvent(None, "ann", "3", 23, None)])])
+    export(served_run, tmp_path / "log.parquet", "--database", url)
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    assert frame["user_id"].to_list() == ["7", "500", "8", "ann"]
+    assert frame["item_id"].to_list() == [3, 31, 3, 3]
+
+
+def test_the_whole_log_begins_with_the_runs_but_for_those_who_were_erased(
+    database, served_run, served, tmp_path
+):
+    url, store = database
+    store.write([Erase("8"), Append([StoredEvent(None, "7", str(served.history_of(7)[2]), 2, 1)])])
+    export(served_run, tmp_path / "log.parquet", "--database", url, "--whole")
+    log = segue.read_log(tmp_path / "log.parquet").frame
+    assert log.height == 119 * 12 + 2  # user 8 is gone; what user 7 repeats counts once
+    assert 8 not in log["user_id"]
+    assert log.filter(user_id=7).sort("timestamp")["item_id"].to_list() == [
+        *served.history_of(7),
+        3,
+    ]
+
+
+def test_a_file_that_exists_and_an_empty_store_are_refused(served_run, tmp_path, database, capsys):
+    url, _ = database
+    (tmp_path / "taken").write_text("mine")
+    assert export(served_run, tmp_path / "taken", "--database", url) == 1
+    assert (tmp_path / "taken").read_text() == "mine"
+    empty = f"sqlite:///{tmp_path / 'empty.sqlite'}"
+    assert export(served_run, tmp_path / "none", "--database", empty) == 1
+    assert "there are no events yet" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

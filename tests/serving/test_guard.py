@@ -1,0 +1,163 @@
+"""Keys, other sites, and how often one may ask."""
+
+import socket
+
+import pytest
+
+from segue.errors import ConfigError
+from segue.serving.guard import Guard
+from segue.serving.problems import ProblemError
+from segue.serving.settings import Keys, Settings
+
+KEYS = Keys(api=("first-key", "second-key"), admin="the-admin-key")
+
+
+def status(check, *arguments) -> int:
+    try:
+        check(*arguments)
+    except ProblemError as problem:
+        return problem.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, 401),
+        ({"x-api-key": "first-key"}, 200),
+        ({"x-api-key": "second-key"}, 200),
+        ({"authorization": "Bearer second-key"}, 200),
+        ({"authorization": "bearer  the-admin-key"}, 200),
+        ({"authorization": "Basic first-key"}, 401),
+        ({"x-api-key": "first-ke"}, 401),
+        ({"x-api-key": "née"}, 401),
+        ({"x-api-key": "first-key,second-key"}, 401),
+        ({"x-api-key": ""}, 401),
+    ],
+)
+def test_one_of_the_keys_opens_the_interface(tmp_path, headers, expected):
+    guard = Guard(Settings(tmp_path, host="0.0.0.0", keys=KEYS))
+    assert status(guard.check_key, headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown", "expected"),
+    [
+        (Keys(), "", 200),
+        (KEYS, "first-key", 403),
+        (KEYS, "the-admin-key", 200),
+        (Keys(api=("first-key",)), "first-key", 403),
+        (Keys(admin="the-admin-key"), "", 403),
+        (Keys(admin="the-admin-key"), "the-admin-key", 200),
+    ],
+)
+def test_reload_and_erasure_need_the_admin_key_where_there_are_keys(
+    tmp_path, keys, shown, expected
+):
+    guard = Guard(Settings(tmp_path, keys=keys))
+    assert status(guard.check_admin, {"x-api-key": shown}) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "is_refused"),
+    [
+        ("127.0.0.1", {}, False),
+        ("::1", {}, False),
+        ("localhost", {}, False),
+        ("0.0.0.0", {}, True),
+        ("192.168.1.2", {"keys": Keys(admin="the-admin-key")}, True),
+        ("example.org", {}, True),
+        ("0.0.0.0", {"is_insecure": True}, False),
+        ("0.0.0.0", {"keys": KEYS}, False),
+    ],
+)
+def test_without_keys_only_this_machine_is_served(tmp_path, host, options, is_refused):
+    if is_refused:
+        with pytest.raises(ConfigError, match="without keys"):
+            Settings(tmp_path, host=host, **options)
+    else:
+        Settings(tmp_path, host=host, **options)
+
+
+def test_keys_come_from_the_environment_and_empty_ones_are_none():
+    assert Keys.from_environment({}) == Keys()
+    assert Keys.from_environment({"SEGUE_API_KEYS": " , ", "SEGUE_ADMIN_KEY": ""}) == Keys()
+    assert Keys.from_environment({"SEGUE_API_KEYS": "a, b"}).api == ("a", "b")
+    for bad in ("clé", "a b"):
+        with pytest.raises(ConfigError, match="no header carries"):
+            Keys.from_environment({"SEGUE_API_KEYS": bad})
+    with pytest.raises(ConfigError, match="can be guessed"):
+        Keys.from_environment({"SEGUE_ERASURE_KEY": "short"})
+
+
+def test_a_page_of_another_site_reaches_nothing_on_a_machine_without_keys(client):
+    port = client.base_url.port
+    for headers in ({"Host": "evil.example"}, {"Host": f"evil.example:{port}"}):
+        assert client.get("/v1/model", headers=headers).status_code == 403
+    assert client.get("/v1/model", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    for name in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", "[::1]", f"[::1]:{port}"):
+        assert client.get("/v1/model", headers={"Host": name}).status_code == 200
+
+
+def test_no_rate_is_limited_unless_told(tmp_path):
+    guard = Guard(Settings(tmp_path))
+    assert {status(guard.check_rate, {}, "1.2.3.4") for _ in range(1000)} == {200}
+
+
+def test_a_rate_is_limited_for_each_client(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("segue.serving.guard.time.monotonic", lambda: now)
+    guard = Guard(Settings(tmp_path, rate_limit=5))
+    got = [status(guard.check_rate, {}, "1.2.3.4") for _ in range(11)]
+    assert got == [200] * 10 + [429]  # two seconds' worth at once
+    assert status(guard.check_rate, {}, "5.6.7.8") == 200
+    now = 0.2  # one more has been earned
+    assert [status(guard.check_rate, {}, "1.2.3.4") for _ in range(2)] == [200, 429]
+
+
+def test_over_http_keys_guard_the_interface_and_metrics_but_not_the_probes(start):
+    with start(keys=KEYS) as client:
+        for path in ("/v1/model", "/metrics", "/v1/items/1"):
+            refused = client.get(path)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert client.get(path, headers={"X-API-Key": "first-key"}).status_code == 200
+        for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json"):
+            assert client.get(path).status_code == 200
+        user = {"X-API-Key": "first-key"}
+        admin = {"Authorization": "Bearer the-admin-key"}
+        assert client.delete("/v1/users/5/history", headers=user).status_code == 403
+        assert client.delete("/v1/users/5/history", headers=admin).status_code == 200
+        assert client.post("/v1/admin/reload", headers=user).status_code == 403
+
+
+def test_neither_keys_nor_histories_are_logged(start, caplog):
+    caplog.set_level("DEBUG", logger="segue.serving")
+    with start(keys=KEYS) as client:
+        headers = {"X-API-Key": "first-key"}
+        body = {
+            "history": ["secret-item"],
+            "filter": {"all": [{"field": "x", "op": "eq", "value": 1}]},
+        }
+        client.post("/v1/recommendations", json=body, headers=headers)
+        client.get("/v1/users/secret-user/history", headers=headers)
+        client.get("/v1/items", params={"query": "secret"}, headers=headers)
+        client.get("/v1/model", headers={"X-API-Key": "secret-wrong"})
+    lines = [record.getMessage() for record in caplog.records if record.name == "segue.serving"]
+    assert len(lines) == 4
+    assert "POST /v1/recommendations 422" in lines[0]
+    assert not any(word in line for line in lines for word in ("secret", "first-key"))
+
+
+def test_a_body_that_does_not_come_is_given_up(start):
+    with start(body_timeout_s=0.1) as client:
+        address = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(address, timeout=10) as slow:
+            head = "POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+            slow.sendall(f"{head}\r\n{{".encode())
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_body_of_chunks_is_cut_at_the_limit(client):
+    answer = client.post("/v1/recommendations", content=(b" " * 2**16 for _ in range(20)))
+    assert answer.status_code == 413

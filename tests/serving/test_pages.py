@@ -1,0 +1,50 @@
+"""The pages, as the server writes them; a browser's view of them is in test_browser.py."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from segue.recommender import Recommender
+from segue.serving.settings import Keys
+
+
+def test_the_page_tells_the_model_its_quality_and_the_filters(client, served):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    text = page.text
+    report = served.run.report
+    for value in (report["metrics"]["hr@10"], report["baselines"]["item_knn"]["ndcg@10"]):
+        assert f"<td>{value:.4f}</td>" in text
+    assert re.findall(r"<option>(.*?)</option>", text) == ["Children&#39;s", "Comedy", "Drama"]
+    assert 'min="1971" max="2000"' in text
+    assert client.get("/v1/model").json()["model_version"] in text
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_nothing_from_elsewhere_and_no_inline_script(client, path):
+    text = client.get(path).text
+    loaded = re.findall(r'<(?:script|link|img)[^>]*?(?:src|href)="([^"]+)"', text)
+    assert loaded
+    for each in loaded:
+        assert each.startswith("/static/")
+        assert client.get(each).status_code == 200
+    assert not re.search(r"<script(?![^>]*src=)|<style| style=| on\w+=", text)
+
+
+def test_the_docs_tell_every_operation(client):
+    text = client.get("/docs").text
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for method in operations:
+            assert f'<span class="method">{method.upper()}</span> <code>{path}</code>' in text
+
+
+def test_without_a_catalogue_and_a_report_the_page_works_on_ids(recommender, tmp_path, start):
+    run = replace(recommender.run, catalogue=None, report={}, ranking=None)
+    Recommender(run).save(tmp_path / "bare")
+    with start(run=tmp_path / "bare", keys=Keys(api=("key",))) as client:
+        text = client.get("/").text
+    assert "Search ids" in text
+    assert 'id="genre"' not in text
+    assert 'id="key"' in text
+    assert "was not evaluated" in text

@@ -1,0 +1,132 @@
+"""`segue serve` as a process: started, told to end, killed."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+KILLS = 50
+# A store alone starts in no time; the service around it would compile for seconds before each kill.
+WRITER = """
+import sys
+from segue.serving.store import Append, Store, StoredEvent
+
+store = Store(sys.argv[1], "integer", erasure_key="a key that nobody guesses")
+round = sys.argv[2]
+for number in range(1_000_000):
+    events = [
+        StoredEvent(f"{round}-{number}-{each}", f"user-{each}", f"{round}-{number}", number, None)
+        for each in range(3)
+    ]
+    assert store.write([Append(events)]) == [3]
+    print(number, flush=True)
+"""
+
+
+@contextmanager
+def process(run: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A service of its own, and its address."""
+    command = [sys.executable, "-m", "segue", "serve", str(run), "--port", "0", *options]
+    started = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    assert started.stderr is not None
+    lines: list[str] = []
+    try:
+        while not (found := re.search(r"at (http://\S+)/$", lines[-1] if lines else "")):
+            line = started.stderr.readline()
+            assert line, lines
+            lines.append(line.rstrip())
+        yield started, found[1]
+    finally:
+        started.kill()
+        started.wait()
+        started.stderr.close()
+
+
+@pytest.fixture
+def own_run(served_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(served_run, tmp_path / "run"))
+
+
+def test_told_to_end_it_answers_what_is_in_flight_keeps_events_and_exits_with_0(own_run):
+    with process(own_run) as (service, address):
+        client = httpx.Client(base_url=address)
+        event = {"user_id": "ann", "item_id": 3, "timestamp": 1}
+        assert client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
+        assert (own_run.parent / "run.events.sqlite").exists()
+        asked = {"requests": [{"history": [1, 2, 3], "k": 30}] * 64}
+        statuses: list[int] = []
+
+        def ask() -> None:
+            # A refused connection is how a server that ends tells a newcomer.
+            with httpx.Client(base_url=address) as mine, suppress(httpx.ConnectError):
+                while True:
+                    statuses.append(mine.post("/v1/recommendations:batch", json=asked).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        told = time.monotonic()
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(timeout=12) == 0
+        assert time.monotonic() - told < 10
+        for thread in threads:
+            thread.join()
+        client.close()
+    assert set(statuses) == {200}
+    with process(own_run) as (_, address):
+        history = httpx.get(f"{address}/v1/users/ann/history").json()
+    assert history["items"] == [{"item_id": 3, "timestamp": 1}]
+
+
+def test_without_keys_it_does_not_serve_the_world(own_run, capfd):
+    command = [sys.executable, "-m", "segue", "serve", str(own_run), "--host", "0.0.0.0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "SEGUE_API_KEYS" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_killed_at_any_moment_no_acknowledged_event_is_lost_and_none_is_there_twice(
+    kind, tmp_path, request
+):
+    url = f"sqlite:///{tmp_path / 'events.sqlite'}"
+    if kind == "postgresql":
+        url = f"{request.getfixturevalue('postgres')}/postgres"
+    from segue.serving.store import Store
+
+    random.seed(4)
+    acknowledged: set[str] = set()
+    for kill in range(KILLS):
+        command = [sys.executable, "-c", WRITER, url, str(kill)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline()]  # it writes now
+        time.sleep(random.uniform(0, 0.03))
+        writer.kill()
+        lines += writer.stdout.readlines()
+        writer.wait()
+        writer.stdout.close()
+        whole = [line.strip() for line in lines if line.endswith("\n")]
+        assert whole, "the writer failed before its first event"
+        acknowledged |= {f"{kill}-{number}-{each}" for number in whole for each in range(3)}
+    store = Store(url, "integer", erasure_key="a key that nobody guesses")
+    kept = [event.event_id for rows in store.everything() for event in rows]
+    store.close()
+    assert acknowledged <= set(kept)
+    assert len(kept) == len(set(kept))
+    assert len(kept) % 3 == 0  # a write is there whole or not at all

@@ -1,0 +1,214 @@
+"""Events that the next answer knows, and a model that changes under load."""
+
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from segue.recommender import Recommender
+
+EVENTS, RECOMMEND = "/v1/events", "/v1/recommendations"
+
+
+def met(user: str, item: object, at: object, **more: object) -> dict[str, object]:
+    return {"user_id": user, "item_id": item, "timestamp": at, **more}
+
+
+def send(client: httpx.Client, *events: dict[str, object]) -> dict[str, object]:
+    answer = client.post(EVENTS, json={"events": list(events)})
+    assert answer.status_code == 200, answer.text
+    document: dict[str, object] = answer.json()
+    return document
+
+
+def history(client: httpx.Client, user: str) -> list[tuple[object, object]]:
+    items = client.get(f"/v1/users/{user}/history").json()["items"]
+    return [(item["item_id"], item["timestamp"]) for item in items]
+
+
+def ids(client: httpx.Client, **asked: object) -> list[int]:
+    answer = client.post(RECOMMEND, json=asked)
+    return [item["item_id"] for item in answer.json()["items"]]
+
+
+def test_the_next_answer_knows_an_event(client):
+    assert client.post(RECOMMEND, json={"user_id": "newcomer"}).json()["strategy"] == "popular"
+    send(client, met("newcomer", 3, 10), met("newcomer", "7", 20))
+    assert history(client, "newcomer") == [(3, 10), (7, 20)]
+    assert ids(client, user_id="newcomer") == ids(client, history=[3, 7])
+
+
+def test_a_users_history_is_the_runs_and_the_events_by_time(client, served):
+    before = served.history_of(9)  # at the times 0 to 11, as the log was made
+    assert history(client, "9") == list(zip(before, range(12), strict=True))
+    send(client, met("9", 30, 4), met("9", before[5], 5), met("9", "unheard of", 50))
+    expected = list(zip(before, range(12), strict=True))
+    expected.insert(5, (30, 4))  # arrived after what the run has of that time
+    assert history(client, "9") == [*expected, ("unheard of", 50)]
+    known = [item for item, _ in expected]
+    answer = client.post(RECOMMEND, json={"user_id": "9"}).json()
+    assert answer["unknown_items"] == ["unheard of"]
+    assert [item["item_id"] for item in answer["items"]] == ids(client, history=known)
+
+
+def test_a_repeated_event_is_harmless_and_a_bad_one_is_named(client):
+    events = [
+        met("repeater", 1, 1, event_id="r1"),
+        met("repeater", 2, 2.5),
+        met("repeater", 2, "soon"),
+        {"user_id": "repeater"},
+        met("repeater", 2, 3, colour="red"),
+        met("repeater", 2, 3, weight="heavy"),
+        "nonsense",
+        met("nul\x00", 2, 3),
+        met("repeater", 2, 2**80),
+        met("repeater", 2, True),
+    ]
+    first = send(client, *events)
+    assert (first["accepted"], first["duplicates"]) == (1, 0)
+    assert [each["index"] for each in first["rejected"]] == list(range(1, 10))
+    assert "whole numbers" in first["rejected"][0]["reason"]
+    assert send(client, events[0], met("repeater", 9, 9, event_id="r1")) == {
+        "accepted": 0,
+        "duplicates": 2,
+        "rejected": [],
+    }
+    assert history(client, "repeater") == [(1, 1)]
+
+
+def test_events_are_counted(client):
+    def count() -> float:
+        (line,) = [
+            line
+            for line in client.get("/metrics").text.splitlines()
+            if line.startswith('segue_events_total{outcome="accepted"}')
+        ]
+        return float(line.split()[-1])
+
+    send(client, met("counted", 1, 1))
+    before = count()
+    send(client, met("counted", 1, 2), met("counted", 1, 3), met("counted", 1, 2))
+    assert count() == before + 2
+
+
+def test_erasure_makes_a_user_of_the_run_a_stranger(start):
+    with start() as client:
+        assert client.get("/v1/users/11/history").status_code == 200
+        send(client, met("11", 3, 99))
+        assert client.delete("/v1/users/11/history").json() == {"user_id": "11", "events": 1}
+        assert client.get("/v1/users/11/history").status_code == 404
+        assert client.post(RECOMMEND, json={"user_id": "11"}).json()["strategy"] == "popular"
+        send(client, met("11", 5, 100))
+        assert history(client, "11") == [(5, 100)]
+        assert client.get("/v1/users/12/history").status_code == 200
+
+
+def test_a_broken_database_is_503_and_the_service_lives_on(start, tmp_path):
+    with start() as client:
+        send(client, met("ann", 1, 1))
+        store = client.service.store
+        with store._engine.connect() as connection:
+            connection.exec_driver_sql("ALTER TABLE segue_events RENAME TO hidden")
+        answer = client.post(EVENTS, json={"events": [met("ann", 2, 2)]})
+        assert answer.status_code == 503
+        assert "ann" not in answer.text
+        assert client.post(RECOMMEND, json={"history": [1]}).status_code == 200
+        with store._engine.connect() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO segue_events")
+        send(client, met("ann", 2, 2))
+        assert history(client, "ann") == [(1, 1), (2, 2)]
+
+
+@pytest.fixture
+def other(served: Recommender) -> Recommender:
+    """A model that ranks the other way round."""
+    weights = dict(served.run.weights)
+    weights["item_embedding/table"] = -weights["item_embedding/table"]
+    return Recommender(replace(served.run, weights=weights))
+
+
+@pytest.fixture
+def link(served_run: Path, tmp_path: Path) -> Path:
+    """A link to a copy of the run."""
+    shutil.copytree(served_run, tmp_path / "first")
+    (tmp_path / "current").symlink_to(tmp_path / "first")
+    return tmp_path / "current"
+
+
+def point(link: Path, run: Path) -> None:
+    draft = link.with_name("draft")
+    draft.symlink_to(run)
+    draft.replace(link)
+
+
+def test_a_reload_swaps_the_model_under_load_and_no_answer_mixes_two(start, link, other, tmp_path):
+    other.save(tmp_path / "second")
+    asked = {"requests": [{"history": [each], "return": ["score"]} for each in range(1, 9)]}
+    answers: list[httpx.Response] = []
+    with start(run=link) as client:
+        is_over = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=client.base_url) as mine:
+                while not is_over.is_set():
+                    answers.append(mine.post(f"{RECOMMEND}:batch", json=asked))
+
+        first = client.get("/v1/model").json()["model_version"]
+        with ThreadPoolExecutor() as pool:
+            asking = [pool.submit(ask) for _ in range(3)]
+            point(link, tmp_path / "second")
+            reloaded = client.post("/v1/admin/reload", timeout=60).json()
+            done = len(answers)
+            while len(answers) < done + 9:  # one that was under way for each, and more
+                time.sleep(0.01)
+            point(link, tmp_path / "first")
+            again = client.post("/v1/admin/reload", timeout=60).json()
+            is_over.set()
+            for each in asking:
+                each.result()
+    assert reloaded["previous_version"] == again["model_version"] == first
+    second = reloaded["model_version"]
+    assert second != first
+    assert {answer.status_code for answer in answers} == {200}
+    scores: dict[str, list[list[float]]] = {first: [], second: []}
+    for answer in answers:
+        document = answer.json()
+        assert {each["model_version"] for each in document["results"]} == {
+            document["model_version"]
+        }
+        best = [each["items"][0]["score"] for each in document["results"]]
+        scores[document["model_version"]].append(best)
+    assert all(scores.values())
+    for each in scores.values():
+        np.testing.assert_allclose(each, [each[0]] * len(each), atol=1e-4)
+    assert not np.allclose(scores[first][0], scores[second][0], atol=1e-2)
+
+
+def test_a_bad_run_is_refused_and_the_old_model_stays(start, link, tmp_path):
+    with start(run=link) as client:
+        version = client.get("/v1/model").json()["model_version"]
+        bad = shutil.copytree(tmp_path / "first", tmp_path / "bad")
+        weights = bad / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+        for target in (bad, tmp_path / "absent"):
+            point(link, target)
+            answer = client.post("/v1/admin/reload")
+            assert answer.status_code == 422
+            assert "refused" in answer.json()["detail"]
+        shutil.rmtree(tmp_path / "first")
+        answer = client.post(RECOMMEND, json={"user_id": "3"}).json()
+        assert (answer["model_version"], answer["strategy"]) == (version, "model")
+
+
+def test_a_second_reload_at_once_is_refused(start, link):
+    with start(run=link) as client:
+        client.service._reload.acquire()
+        assert client.post("/v1/admin/reload").status_code == 409
+        client.service._reload.release()
+        assert client.post("/v1/admin/reload", timeout=60).status_code == 200
