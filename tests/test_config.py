@@ -229,3 +229,9 @@ def test_a_preset_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"cannot read the preset file .*mine\.toml"):
         load_preset(path)
+
+
+@pytest.mark.parametrize("setting", ["num_heads=2", "feedforward_width=64"])
+def test_a_recurrent_encoder_refuses_what_it_has_not(setting):
+    with pytest.raises(ConfigError, match=r"mean nothing to encoder=gru4rec.*leave them at 1"):
+        load_preset("gru4rec").with_settings([setting])

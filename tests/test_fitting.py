@@ -11,7 +11,7 @@ from segue.config import Config
 from segue.data.items import Catalogue
 from segue.data.splits import Split, leave_one_out
 from segue.data.synthetic import markov_log
-from segue.errors import ConfigError, DataError
+from segue.errors import ConfigError, DataError, TrainingError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
 from segue.fitting import Validation, fit
@@ -118,3 +118,14 @@ def test_every_example_of_the_api_is_a_public_name():
     assert {"fit", "load", "read_log", "read_items", "leave_one_out", "SASRec"} <= set(
         segue.__all__
     )
+
+
+def test_a_batch_larger_than_the_log_is_no_reason_to_refuse_for_memory(split):
+    recommender = fit(split, preset=SMALL.with_settings(["batch_size=1000000"]))
+    assert len(recommender.run.training["epochs"]) == 1
+
+
+def test_a_training_that_cannot_fit_into_memory_is_refused(split, monkeypatch):
+    monkeypatch.setattr("segue.training.memory.available_bytes", lambda: 1_000_000)
+    with pytest.raises(TrainingError, match=r"30 items at width 8 needs about 0\.6 GB"):
+        fit(split, preset=SMALL)

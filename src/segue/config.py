@@ -50,6 +50,16 @@ class ModelConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _recurrent_layers_have_no_heads(self) -> "ModelConfig":
+        has_more = self.num_heads != 1 or self.feedforward_width is not None
+        if self.encoder == "gru4rec" and has_more:
+            raise ValueError(
+                f"num_heads={self.num_heads} and feedforward_width={self.feedforward_width} mean "
+                "nothing to encoder=gru4rec, which has neither; leave them at 1 and none"
+            )
+        return self
+
 
 class LossConfig(Section):
     """What is minimised, over real targets only."""
@@ -65,6 +75,11 @@ class LossConfig(Section):
     l2: float = Field(
         default=0.0, ge=0.0, description="penalty on the item table's squared entries"
     )
+
+    @property
+    def is_of_few_items(self) -> bool:
+        """Whether a batch's loss depends on the items in it alone, not on the whole catalogue."""
+        return self.loss != "softmax" and not self.l2
 
     @model_validator(mode="after")
     def _shared_negatives_know_no_user(self) -> "LossConfig":

@@ -185,12 +185,13 @@ def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArr
 
 
 def _expected_rows(histories: Histories, config: Config) -> int:
-    """Rows of a batch, about: those that its windows fill."""
-    if not config.training.packed:
-        return config.training.batch_size
+    """Rows of a batch, about: those that its windows fill, of a user each."""
+    windows = min(config.training.batch_size, histories.num_users)
+    if not config.training.packed or not windows:
+        return windows
     length = config.model.max_length
-    filled = np.minimum(histories.lengths, length).mean() / length if len(histories.lengths) else 1
-    return max(1, round(config.training.batch_size * float(filled)))
+    filled = float(np.minimum(histories.lengths, length).mean()) / length
+    return max(1, round(windows * filled))
 
 
 def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:

@@ -81,6 +81,22 @@ def test_the_query_is_the_state_at_the_last_item(model):
     np.testing.assert_allclose(query[0], states(model, items, segments)[0, 3], atol=1e-6)
 
 
+def test_each_layers_output_is_dropped_out_in_training_alone(model):
+    items, _ = packed_row(np.array([3, 9, 9, 1]))
+
+    def run(training):
+        outputs = model({"item_ids": items}, training=training)["item_sequence_embedding"]
+        return keras.ops.convert_to_numpy(outputs)[0, :4]
+
+    whole = run(training=False)
+    model.blocks[-1].dropout.rate = 0.5
+    np.testing.assert_array_equal(run(training=False), whole)
+    dropped = run(training=True)
+    is_kept = dropped != 0
+    assert 0 < is_kept.mean() < 1
+    np.testing.assert_allclose(dropped[is_kept], 2 * whole[is_kept], rtol=1e-5)
+
+
 def test_a_recurrent_model_has_neither_positions_nor_a_last_normalisation(model):
     assert {name.partition("/")[0] for name in weights_of(model)} == {
         "item_embedding",

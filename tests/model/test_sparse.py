@@ -68,6 +68,16 @@ def test_the_first_step_is_adams(name):
         np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("loss", [LossConfig(), LossConfig(loss="bce", l2=0.1)])
+def test_a_loss_of_the_whole_table_updates_all_of_it(loss):
+    # A softmax over the batch's items alone, or a penalty on them alone, would be another loss.
+    dense = make_model(loss, keras.optimizers.Adam(1e-2))
+    lazy = make_model(loss, LazyAdam(1e-2))
+    batch = make_batch(loss, seed=0, highest=20)
+    assert step(lazy, batch) == pytest.approx(step(dense, batch), rel=1e-6)
+    np.testing.assert_allclose(table_of(lazy), table_of(dense), rtol=1e-4, atol=1e-6)
+
+
 def test_rows_outside_the_batch_and_their_moments_stay_as_they_are():
     loss = LOSSES["bce"]
     model = make_model(loss, LazyAdam(1e-2))

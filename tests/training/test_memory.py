@@ -44,8 +44,14 @@ def test_what_cannot_fit_is_refused_with_both_figures_and_a_way_out(monkeypatch)
 
 
 def test_nothing_is_refused_where_the_machine_does_not_tell(monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)
-    memory.refuse_too_large(10**9, load_preset("sasrec"), 72, touches_rows=False)
+    refused = []
+    for free in (1, None):
+        monkeypatch.setattr(memory, "available_bytes", lambda free=free: free)
+        try:
+            memory.refuse_too_large(10**9, load_preset("sasrec"), 72, touches_rows=False)
+        except TrainingError:
+            refused.append(free)
+    assert refused == [1]
 
 
 def test_the_containers_limit_holds_where_it_is_the_lower(tmp_path):

@@ -44,18 +44,20 @@ class Encoder:
         is_used = np.flatnonzero(block.any(axis=0))
         used = int(is_used[-1]) + 1 if len(is_used) else 1
         rows = next(size for size in ROW_SIZES if size >= len(block))
-        length = next(size for size in self._lengths() if size >= used)
+        length = next(size for size in lengths_of(self.max_length) if size >= used)
         padded = np.zeros((rows, length), dtype=np.int32)
         padded[: len(block), :used] = block[:, :used]
         return padded
 
-    def _lengths(self) -> list[int]:
-        lengths = []
-        length = SHORTEST
-        while length < self.max_length:
-            lengths.append(length)
-            length *= 2
-        return [*lengths, self.max_length]
+
+def lengths_of(max_length: int) -> list[int]:
+    """The lengths of the shapes that are compiled, ascending."""
+    lengths = []
+    length = SHORTEST
+    while length < max_length:
+        lengths.append(length)
+        length *= 2
+    return [*lengths, max_length]
 
 
 def compiled(model: SASRec, function: Callable[..., Any]) -> Callable[..., npt.NDArray[Any]]:

@@ -219,10 +219,12 @@ class SASRec(keras.Model):
     def train_step(self, *arguments: Any) -> Any:
         """One step; compiled with `LazyAdam` it touches only the item rows of its batch.
 
-        That holds on JAX. TensorFlow and PyTorch update the whole table, so that there the cost of
-        a step grows with the catalogue.
+        That holds on JAX, where the loss depends on these rows alone: not for the full softmax nor
+        for a penalty on the table. TensorFlow and PyTorch update the whole table, so that there
+        the cost of a step grows with the catalogue.
         """
-        if keras.backend.backend() == "jax" and isinstance(self.optimizer, sparse.LazyAdam):
+        is_lazy = isinstance(self.optimizer, sparse.LazyAdam) and self.loss_settings.is_of_few_items
+        if keras.backend.backend() == "jax" and is_lazy:
             return sparse.train_step(self, *arguments)
         return super().train_step(*arguments)
 

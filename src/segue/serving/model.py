@@ -18,7 +18,7 @@ from segue.artifact import Run
 from segue.data.columns import TITLE
 from segue.data.histories import Histories
 from segue.errors import RequestError, SegueError
-from segue.model.encoder import ROW_SIZES
+from segue.model.encoder import ROW_SIZES, lengths_of
 from segue.recommender import MODEL, POPULAR, Id, Recommender
 from segue.retrieval.filters import Filter, ItemFilters
 from segue.serving.limits import MAX_HISTORY, MAX_SAFE_INTEGER
@@ -26,7 +26,8 @@ from segue.serving.search import TitleSearch
 from segue.serving.store import UserEvents
 from segue.serving.times import Clock, Given, Stored
 
-MAX_BATCH = ROW_SIZES[-1]
+# Larger batches take longer for each question, on a CPU, and all of them wait for the last.
+MAX_BATCH = 32
 VERSION_LENGTH = 12
 YEAR = "year"
 YEAR_IN_TITLE = r"\((\d{4})\)\s*$"
@@ -119,15 +120,11 @@ class ServedModel:
     def warm_up(self) -> None:
         """Have every shape compiled that a question can need.
 
-        `Encoder` pads rows up to `ROW_SIZES`, and lengths up to powers of two or `max_length`.
-
         Raises:
             RequestError: The model gives queries that are not finite.
         """
-        longest = self.recommender.run.config.model.max_length
-        lengths = {min(2**power, longest) for power in range(longest.bit_length() + 1)}
         for rows in ROW_SIZES:
-            for length in sorted(lengths):
+            for length in lengths_of(self.recommender.run.config.model.max_length):
                 window = np.ones(length, np.int32)
                 histories = Histories.from_lists(self.vocabulary, [window] * rows)
                 self.recommender.top(MODEL, histories, 1)
@@ -136,14 +133,27 @@ class ServedModel:
 
     def answers(self, questions: Sequence[Question]) -> list[Answer | SegueError]:
         """What each question is answered, in their order; an error instead where one is wrong."""
+        if not questions:
+            return []
         outcomes: list[Answer | SegueError | None] = []
-        prepared: list[_Prepared] = []
+        histories: list[Sequence[Id]] = []
         for question in questions:
             try:
-                prepared.append(self._prepared(question))
+                histories.append(self._history(question))
                 outcomes.append(None)
             except SegueError as error:
+                histories.append([])
                 outcomes.append(error)
+        # Looking up all ids at once costs hardly more than looking up those of one history.
+        dense = self.vocabulary.encode_text([each for history in histories for each in history])
+        ends = np.cumsum([len(history) for history in histories])[:-1]
+        prepared: list[_Prepared] = []
+        for at, item_ids in enumerate(np.split(dense, ends)):
+            if outcomes[at] is None:
+                try:
+                    prepared.append(self._prepared(questions[at], histories[at], item_ids))
+                except SegueError as error:
+                    outcomes[at] = error
         for group in _groups(prepared):
             self._rank(group)
         ready = iter(prepared)
@@ -242,9 +252,10 @@ class ServedModel:
         (dense,) = self.vocabulary.encode_text([item])
         return self._outside[dense - 1] if dense else item
 
-    def _prepared(self, question: Question) -> _Prepared:
+    def _prepared(self, question: Question, history: Sequence[Id], item_ids: DenseIds) -> _Prepared:
+        """A question whose history was looked up, 0 where it is unknown."""
         unknown: list[Id] = []
-        item_ids = self._known(self._history(question), unknown)
+        item_ids = _kept(history, item_ids, unknown)
         denied = self._known(question.wanted.deny, unknown)
         allowed = self._allowed(question.wanted, unknown)
         left_out = np.concatenate([item_ids, denied]) if question.exclude_seen else denied
@@ -277,11 +288,9 @@ class ServedModel:
 
     def _known(self, ids: Sequence[Id], unknown: list[Id]) -> DenseIds:
         """Dense ids of those that are known; the others join `unknown`."""
-        dense = self.vocabulary.encode_text(ids)
-        is_known = dense > 0
-        if not is_known.all():
-            unknown += [shown_id(ids[each]) for each in np.flatnonzero(~is_known).tolist()]
-        return dense[is_known]
+        if not ids:
+            return np.zeros(0, np.int32)
+        return _kept(ids, self.vocabulary.encode_text(ids), unknown)
 
     def _allowed(self, wanted: Wanted, unknown: list[Id]) -> DenseIds | None:
         """Dense ids, ascending, that may be ranked; None: all."""
@@ -313,6 +322,15 @@ class ServedModel:
 
     def _counts(self) -> npt.NDArray[np.int64]:
         return self.recommender.run.item_counts
+
+
+def _kept(ids: Sequence[Id], dense: DenseIds, unknown: list[Id]) -> DenseIds:
+    """The dense ids but 0; the ids for which 0 stands join `unknown`."""
+    is_known = dense > 0
+    if is_known.all():
+        return dense
+    unknown += [shown_id(ids[each]) for each in np.flatnonzero(~is_known).tolist()]
+    return dense[is_known]
 
 
 def _groups(prepared: Sequence[_Prepared]) -> list[list[_Prepared]]:

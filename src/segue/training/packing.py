@@ -46,8 +46,8 @@ def newest_windows(histories: Histories, max_length: int) -> Windows:
 def consecutive_windows(histories: Histories, max_length: int) -> Windows:
     """Every user's whole history, cut from its newest item back, so that each target occurs once.
 
-    The oldest window of a user is the one that may be short. Neighbours share an item: the last
-    input of a window is not its target but the first target's predecessor in the next.
+    The oldest window of a user is the one that may be short. Neighbours share an item, the last
+    target of one and the first input of the next.
     """
     targets = np.maximum(histories.lengths - 1, 0)
     counts = -(-targets // max_length)

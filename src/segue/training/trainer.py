@@ -181,8 +181,8 @@ def touches_rows(config: Config, num_items: int) -> bool:
 
     Full softmax and a penalty touch every row; in a small catalogue so does every batch.
     """
-    is_sampled = config.loss.loss != "softmax" and not config.loss.l2
-    return keras.backend.backend() == "jax" and is_sampled and num_items >= LAZY_ITEMS
+    is_jax = keras.backend.backend() == "jax"
+    return is_jax and config.loss.is_of_few_items and num_items >= LAZY_ITEMS
 
 
 def _optimizer(config: Config, steps_per_epoch: int, num_items: int) -> keras.optimizers.Optimizer:
