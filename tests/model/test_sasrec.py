@@ -256,6 +256,27 @@ def test_predictions_are_the_best_real_items_after_the_last_item(model):
     np.testing.assert_array_equal(predictions, expected)
 
 
+@pytest.mark.parametrize("encoder", ["sasrec", "esasrec", "gru4rec"])
+def test_a_second_prediction_calls_the_model_no_more(encoder):
+    # Keras calls a model that has an unbuilt part anew at every `predict`, uncompiled.
+    calls = []
+
+    class Counted(SASRec):
+        def call(self, inputs, training=False):
+            calls.append(training)
+            return super().call(inputs, training)
+
+    model = Counted(ITEMS, ModelConfig(encoder=encoder, max_length=LENGTH, width=8))
+    assert all(layer.built for layer in model._flatten_layers())
+    if keras.backend.backend() == "torch":
+        return  # which compiles nothing
+    items = row(history(6, 4))[0]
+    model.predict({"item_ids": items}, verbose=0)
+    before = len(calls)
+    model.predict({"item_ids": items}, verbose=0)
+    assert len(calls) == before
+
+
 def test_padding_is_never_predicted_even_when_every_item_scores_below_it(model):
     # Row 0 scores 0; make every item score less.
     query = keras.ops.convert_to_numpy(model.encode({"item_ids": row(history(6, 4))[0]}))[0]

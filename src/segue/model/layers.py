@@ -23,6 +23,9 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = rate
         self.seed_generator = keras.random.SeedGenerator(seed)
+        # There is nothing to build. Where a part is not built, `predict` calls the whole model
+        # outside its compiled function first, every time.
+        self.built = True
 
     def key(self) -> Tensor:
         """int32 scalar, a fresh one at each call."""
