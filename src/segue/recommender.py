@@ -15,7 +15,7 @@ from segue.data.histories import Histories
 from segue.data.splits import HeldOut
 from segue.errors import RequestError
 from segue.evaluation import protocol as protocols
-from segue.evaluation.baselines import MAX_KNN_ITEMS, ItemKNN, LastItemTransition, Popularity
+from segue.evaluation.baselines import usual_baselines
 from segue.evaluation.protocol import Ranking, Scorer
 from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights
@@ -242,6 +242,18 @@ class Recommender:
         k = min(k, self.vocabulary.num_items)
         return index.search(directions[[dense_id]], k, exclusions=exclusions, allowed=allowed)
 
+    def scores_of(self, histories: Histories, dense_id: int) -> npt.NDArray[np.float32]:
+        """The score of one item after each history, float32[users]; 0 after an empty one.
+
+        Args:
+            histories: over this run's vocabulary.
+            dense_id: 1..num_items.
+        """
+        scores: npt.NDArray[np.float32] = (
+            self._scorer.queries(histories, slice(None)) @ self._scorer.item_table[dense_id]
+        )
+        return scores
+
     def titles(self, item_ids: Sequence[Id]) -> list[str]:
         """The title of each known item, its id where the catalogue has none."""
         dense = self.vocabulary.encode_text(item_ids)
@@ -341,14 +353,7 @@ class Recommender:
         """The baselines that the run's training histories allow, and why others are missing."""
         if self.run.split is None:
             return {}, ["no baselines: the run holds no histories"]
-        train = self.run.split.train
-        baselines: dict[str, Scorer] = {
-            "popularity": Popularity(train),
-            "last_item": LastItemTransition(train),
-        }
-        if self.vocabulary.num_items > MAX_KNN_ITEMS:
-            return baselines, [f"no item_knn: more than {MAX_KNN_ITEMS:,} items"]
-        return {**baselines, "item_knn": ItemKNN(train)}, []
+        return usual_baselines(self.run.split.train)
 
 
 def _title(frame: pl.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ def test_json_has_the_promised_keys(command, run):
     report = command("evaluate", run, "--json").json
     assert (report["protocol"], report["split"]) == ("full", "leave-one-out")
     assert (report["users"], report["candidates"]) == (120, 30)
-    names = {f"{name}@{k}" for name in ("hr", "ndcg") for k in (1, 5, 10, 20)} | {"mrr"}
+    names = {f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in (1, 5, 10, 20)} | {"mrr"}
     assert set(report["metrics"]) == set(report["intervals"]) == names
     low, high = report["intervals"]["ndcg@10"]
     assert low <= report["metrics"]["ndcg@10"] <= high

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from segue.data.splits import Split, leave_one_out
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError, RequestError
 from segue.evaluation import baselines
-from segue.evaluation.baselines import ItemKNN, LastItemTransition, Popularity
+from segue.evaluation.baselines import (
+    ItemKNN,
+    LastItemTransition,
+    Popularity,
+    RecentPopularity,
+    usual_baselines,
+)
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import Scorer, rank_full
 
@@ -152,3 +159,37 @@ def test_on_movielens_every_personal_baseline_beats_popularity(movielens: Split)
     assert 0.02 < hits[Popularity] < 0.05
     assert hits[ItemKNN] > 2 * hits[Popularity]
     assert hits[LastItemTransition] > hits[ItemKNN]
+
+
+DAY_S = 86_400
+
+
+def timed(train: list[list[tuple[int, float]]]) -> Histories:
+    """Histories of (item, day), the days counted from a moment in 2001."""
+    lists = histories_of([[item for item, _ in history] for history in train])
+    days = np.array([day for history in train for _, day in history])
+    return replace(lists, timestamps=(10**9 + days * DAY_S).astype(np.int64))
+
+
+def test_recent_popularity_orders_by_the_last_days_and_then_by_all() -> None:
+    train = timed([[(1, 0), (1, 1), (2, 2), (3, 100)], [(2, 1), (1, 3), (4, 98)], [(4, 99.5)]])
+    # Of the last 2 days: item 4 twice, item 3 once; before, item 1 three times, item 2 twice.
+    scores = RecentPopularity(train, days=2).score(train, slice(0, 2))
+    assert scores.shape == (2, 7)
+    assert same_order(scores[0], [0, 3, 2, 11, 22, 0, 0])
+
+
+def test_recent_popularity_needs_moments_and_days() -> None:
+    with pytest.raises(DataError, match="an order and no moments"):
+        RecentPopularity(histories_of([[1, 2]]))
+    with pytest.raises(RequestError, match="days=0"):
+        RecentPopularity(timed([[(1, 0)]]), days=0)
+
+
+def test_the_usual_baselines_are_those_that_the_log_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["popularity", "recent_popularity", "last_item", "item_knn"]
+    assert list(usual_baselines(timed([[(1, 0)]]))[0]) == names
+    monkeypatch.setattr(baselines, "MAX_KNN_ITEMS", 5)
+    found, notes = usual_baselines(histories_of([[1, 2]]))
+    assert list(found) == ["popularity", "last_item"]
+    assert [note.split(":")[0] for note in notes] == ["no recent_popularity", "no item_knn"]

@@ -12,6 +12,7 @@ from segue.evaluation import metrics
 from segue.evaluation.metrics import (
     bootstrap_intervals,
     hit_rate,
+    metric_values,
     ndcg,
     reciprocal_rank,
     summarize,
@@ -39,6 +40,20 @@ def test_reciprocal_rank_has_no_cutoff() -> None:
     assert reciprocal_rank(ranks_of(1, 4, 5000, 0)) == pytest.approx([1, 1 / 4, 1 / 5000, 0])
 
 
+def test_with_a_cutoff_the_reciprocal_rank_ends_there() -> None:
+    assert reciprocal_rank(ranks_of(1, 4, 5, 0), 4) == pytest.approx([1, 1 / 4, 0, 0])
+
+
+@pytest.mark.parametrize("name", ["hr@5", "ndcg@20", "mrr@10", "mrr"])
+def test_values_by_name_average_to_the_summary(name: str) -> None:
+    assert metric_values(HAND_WORKED, name).mean() == pytest.approx(summarize(HAND_WORKED)[name])
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(RequestError, match="'auc' is unknown"):
+        metric_values(HAND_WORKED, "auc")
+
+
 def test_the_summary_of_five_hand_worked_users() -> None:
     third, twelfth = 1 / math.log2(3), 1 / math.log2(12)
     assert summarize(HAND_WORKED) == pytest.approx(
@@ -51,6 +66,10 @@ def test_the_summary_of_five_hand_worked_users() -> None:
             "ndcg@5": (1 + third + 1 / 2) / 5,
             "ndcg@10": (1 + third + 1 / 2) / 5,
             "ndcg@20": (1 + third + 1 / 2 + twelfth) / 5,
+            "mrr@1": 1 / 5,
+            "mrr@5": 11 / 30,
+            "mrr@10": 11 / 30,
+            "mrr@20": 127 / 330,
             "mrr": 127 / 330,
         }
     )
@@ -107,7 +126,7 @@ def test_intervals_depend_on_the_seed_and_on_nothing_else(monkeypatch: pytest.Mo
     assert {name: pytest.approx(ends) for name, ends in once.items()} == blocks
 
 
-@pytest.mark.parametrize("metric", [hit_rate, ndcg])
+@pytest.mark.parametrize("metric", [hit_rate, ndcg, reciprocal_rank])
 @pytest.mark.parametrize("k", [0, -1])
 def test_a_cutoff_below_one_is_refused(metric: Callable[[Ranks, int], object], k: int) -> None:
     with pytest.raises(RequestError, match=f"k={k}"):
@@ -158,9 +177,12 @@ def test_the_metrics_agree_with_ranx_on_rankings_without_ties(
             for user, row in enumerate(scores)
         }
     )
-    pairs = (("hr", "hit_rate"), ("ndcg", "ndcg"))
+    pairs = (("hr", "hit_rate"), ("ndcg", "ndcg"), ("mrr", "mrr"))
     names = {f"{ours}@{k}": f"{its}@{k}" for k in (1, 5, 10, 20) for ours, its in pairs}
-    theirs = ranx.evaluate(qrels, run, [*names.values(), "mrr"])
+    average_precisions = [f"map@{k}" for k in (1, 5, 10, 20)]
+    theirs = ranx.evaluate(qrels, run, [*names.values(), "mrr", *average_precisions])
     assert summarize(ranks) == pytest.approx(
         {**{ours: theirs[its] for ours, its in names.items()}, "mrr": theirs["mrr"]}
     )
+    for name in average_precisions:
+        assert theirs[name] == pytest.approx(theirs[name.replace("map", "mrr")])

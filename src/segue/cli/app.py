@@ -11,13 +11,16 @@ import typer
 
 from segue import __version__
 from segue.cli import data
+from segue.cli.compare import compare
 from segue.cli.demo import demo
 from segue.cli.evaluate import evaluate
+from segue.cli.explain import explain
 from segue.cli.fit import fit
 from segue.cli.memory import restart_with_huge_pages
 from segue.cli.options import spelled_out
 from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
+from segue.cli.report_page import report
 from segue.cli.serve import events, serve
 from segue.errors import SegueError
 
@@ -26,7 +29,7 @@ FAILED, INTERRUPTED = 1, 130
 TRAINING = {"demo", "fit"}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-for command in (demo, fit, evaluate, recommend, similar, serve):
+for command in (demo, fit, evaluate, compare, recommend, similar, explain, report, serve):
     app.command()(spelled_out(command))
 app.add_typer(data.app, name="data")
 app.add_typer(events, name="events")

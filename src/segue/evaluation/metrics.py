@@ -50,27 +50,45 @@ def ndcg(ranks: Ranks, k: int) -> Values:
     return hit_rate(ranks, k) / np.log2(np.maximum(ranks, 1) + 1.0)
 
 
-def reciprocal_rank(ranks: Ranks) -> Values:
+def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Values:
     """1 / rank of each user, float64[users], 0 for a miss; the mean over the users is the MRR.
 
-    Source: Voorhees, "The TREC-8 question answering track report", TREC 1999. There is no
-    cutoff: every place counts.
+    Source: Voorhees, "The TREC-8 question answering track report", TREC 1999. Without k every
+    place counts, with one only the first k: MRR@k. With one target a user the average precision
+    has one term, 1 / rank, so that MAP@k is the same number (Manning, Raghavan and Schütze,
+    "Introduction to information retrieval", 2008, section 8.4).
 
     Raises:
+        RequestError: k is not positive.
         DataError: `ranks` is empty, not a list of integers, or holds a negative number.
     """
     _check_ranks(ranks)
-    return (ranks > 0) / np.maximum(ranks, 1)
+    is_counted = ranks > 0 if k is None else hit_rate(ranks, k)
+    return is_counted / np.maximum(ranks, 1)
 
 
 def _metrics() -> dict[str, Callable[[Ranks], Values]]:
     hits = {f"hr@{k}": partial(hit_rate, k=k) for k in CUTOFFS}
     gains = {f"ndcg@{k}": partial(ndcg, k=k) for k in CUTOFFS}
-    return {**hits, **gains, "mrr": reciprocal_rank}
+    places = {f"mrr@{k}": partial(reciprocal_rank, k=k) for k in CUTOFFS}
+    return {**hits, **gains, **places, "mrr": reciprocal_rank}
+
+
+def metric_values(ranks: Ranks, name: str) -> Values:
+    """A metric of each user, float64[users], by its name in `summarize`.
+
+    Raises:
+        RequestError: The name is unknown.
+        DataError: `ranks` is empty, not a list of integers, or holds a negative number.
+    """
+    metrics = _metrics()
+    if name not in metrics:
+        raise RequestError(f"metric {name!r} is unknown; the metrics are {', '.join(metrics)}")
+    return metrics[name](ranks)
 
 
 def summarize(ranks: Ranks) -> dict[str, float]:
-    """The mean over the users of every metric: "hr@1" to "hr@20", "ndcg@1" to "ndcg@20", "mrr".
+    """The mean over the users of every metric: hr, ndcg and mrr at the cutoffs, and "mrr".
 
     Raises:
         DataError: `ranks` is empty, not a list of integers, or holds a negative number.
@@ -107,15 +125,22 @@ def bootstrap_intervals(
     distinct, counts = np.unique(ranks, return_counts=True)
     metrics = _metrics()
     values = np.stack([metric(distinct) for metric in metrics.values()], axis=1)
-    means = _resampled_means(values, counts, samples, np.random.default_rng(seed))
+    means = resampled_means(values, counts, samples, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(metrics)}
 
 
-def _resampled_means(
+def resampled_means(
     values: Values, counts: npt.NDArray[np.int64], samples: int, rng: np.random.Generator
 ) -> Values:
-    """Means float64[samples, metrics] of values float64[distinct, metrics], drawn by counts."""
+    """Means float64[samples, metrics] of values float64[distinct, metrics], drawn by counts.
+
+    Args:
+        values: What a user may have.
+        counts: int64[distinct], how many users have it.
+        samples: How many resamples, each of as many users as there are.
+        rng: Of the draws.
+    """
     users = int(counts.sum())
     block = max(1, DRAWS_BYTES // (counts.size * np.dtype(np.int64).itemsize))
     means = np.empty((samples, values.shape[1]))

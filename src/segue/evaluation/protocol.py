@@ -76,7 +76,7 @@ def rank_full(
     """
 
     def candidates_of(users: slice) -> Mask:
-        return _catalogue(held_out, users, exclude_seen)
+        return unseen(held_out, users, exclude_seen)
 
     return _rank(scorer, held_out, candidates_of, is_trained)
 
@@ -115,7 +115,7 @@ def rank_sampled(
     rng = np.random.default_rng(seed)
 
     def candidates_of(users: slice) -> Mask:
-        is_candidate = _catalogue(held_out, users, exclude_seen=True)
+        is_candidate = unseen(held_out, users, exclude_seen=True)
         return _sampled(is_candidate, held_out.targets[users], negatives, rng)
 
     return _rank(scorer, held_out, candidates_of, is_trained)
@@ -226,7 +226,7 @@ def _rank(
     is_known = _trained_items(held_out, is_trained)[held_out.targets]
     ranks = np.zeros(held_out.num_users, np.int32)
     candidates = np.zeros(held_out.num_users, np.int32)
-    for users in _blocks(held_out):
+    for users in blocks_of(held_out):
         scores = scorer.score(held_out.histories, users)
         is_candidate = candidates_of(users)
         _check_scores(scores, is_candidate, held_out.histories.user_ids[users])
@@ -239,7 +239,7 @@ def _rank(
     return Ranking(ranks, candidates, held_out.targets, held_out.histories.user_ids)
 
 
-def _blocks(held_out: HeldOut) -> Iterator[slice]:
+def blocks_of(held_out: HeldOut) -> Iterator[slice]:
     """Slices of users whose float32 scores fill at most `BLOCK_BYTES`, one user at least."""
     row_bytes = (held_out.histories.vocabulary.num_items + 1) * np.dtype(np.float32).itemsize
     rows = max(1, BLOCK_BYTES // row_bytes)
@@ -247,7 +247,7 @@ def _blocks(held_out: HeldOut) -> Iterator[slice]:
         yield slice(start, min(start + rows, held_out.num_users))
 
 
-def _catalogue(held_out: HeldOut, users: slice, exclude_seen: bool) -> Mask:
+def unseen(held_out: HeldOut, users: slice, exclude_seen: bool) -> Mask:
     """is_candidate, bool[rows, num_items + 1]: all but padding and, if asked, the history."""
     histories = held_out.histories
     lengths = histories.lengths[users]

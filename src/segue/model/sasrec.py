@@ -162,7 +162,7 @@ class SASRec(keras.Model):
     def call(self, inputs: Inputs, training: bool = False) -> dict[str, Tensor]:
         """Inputs and outputs as the class describes them."""
         segment_ids = self._segment_ids(inputs)
-        states = self._embed(inputs, segment_ids, training)
+        states = self.embed(inputs, segment_ids, training)
         for block in self.blocks:
             states = block(states, segment_ids, training=training)
         states = self.final_norm(states) * _as_mask(segment_ids, states.dtype)
@@ -180,7 +180,7 @@ class SASRec(keras.Model):
         """
         segment_ids = self._segment_ids(inputs)
         last_positions = _last_positions(segment_ids)
-        states = self._embed(inputs, segment_ids, False)
+        states = self.embed(inputs, segment_ids, False)
         for block in self.blocks[:-1]:
             states = block(states, segment_ids)
         states = self.blocks[-1].last(states, segment_ids, last_positions)
@@ -255,7 +255,8 @@ class SASRec(keras.Model):
             return ops.cast(inputs["padding_mask"], "int32")
         return ops.cast(ops.not_equal(inputs["item_ids"], 0), "int32")
 
-    def _embed(self, inputs: Inputs, segment_ids: Tensor, training: bool) -> Tensor:
+    def embed(self, inputs: Inputs, segment_ids: Tensor, training: bool = False) -> Tensor:
+        """What the first block takes: items and their positions, float[rows, length, width]."""
         if "item_table" in inputs:
             states = ops.take(inputs["item_table"], inputs["item_ids"], axis=0)
         else:

@@ -46,7 +46,12 @@ def to_numpy(variable: Any) -> npt.NDArray[Any]:
 
 def as_numpy(variable: Any) -> npt.NDArray[Any]:
     """The value of a Keras variable, not copied where the backend allows: to be read at once."""
-    value: npt.NDArray[Any] = keras.ops.convert_to_numpy(variable.value)
+    return to_array(variable.value)
+
+
+def to_array(tensor: Any) -> npt.NDArray[Any]:
+    """The value of a backend's array."""
+    value: npt.NDArray[Any] = keras.ops.convert_to_numpy(tensor)
     return value
 
 

@@ -1,0 +1,77 @@
+"""Runs beside each other and beside the baselines, on the part that they held out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from segue.artifact import Run
+from segue.data.splits import HeldOut
+from segue.errors import RequestError
+from segue.evaluation.baselines import usual_baselines
+from segue.evaluation.comparison import System, compare, refuse_other_held_out
+from segue.evaluation.protocol import FULL, Ranking, rank_full
+
+
+def compare_runs(runs: Mapping[str, Run], *, seed: int = 0) -> dict[str, Any]:
+    """Runs and the baselines side by side, the whole catalogue ranked: see `comparison.compare`.
+
+    Args:
+        runs: By name; the first is compared with each of the others and each baseline, which learn
+            from its training histories.
+        seed: Of the resamples.
+
+    Returns:
+        As `comparison.compare`, with `protocol`, `split`, `users`, `candidates` and `notes`.
+
+    Raises:
+        RequestError: A run has no test part, or another one than the first.
+    """
+    (first_name, first), *others = runs.items()
+    test = held_out_by(first, first_name)
+    for name, run in others:
+        refuse_other_held_out(first_name, test, name, held_out_by(run, name))
+    systems = [System(name, ranking_of(run, name), is_baseline=False) for name, run in runs.items()]
+    assert first.split is not None  # it has a test part
+    baselines, notes = usual_baselines(first.split.train)
+    is_trained = first.item_counts > 0
+    for name, scorer in baselines.items():
+        ranking = rank_full(scorer, test, is_trained=is_trained)
+        systems.append(System(name, ranking, is_baseline=True))
+    return {
+        "protocol": FULL,
+        "split": first.split.kind,
+        "users": test.num_users,
+        "candidates": first.vocabulary.num_items,
+        **compare(systems, seed=seed),
+        "notes": notes,
+    }
+
+
+def held_out_by(run: Run, name: str) -> HeldOut:
+    """The run's test part.
+
+    Raises:
+        RequestError: It has none.
+    """
+    if run.split is None or run.split.test is None:
+        raise RequestError(
+            f"{name} holds no test part, so there is nothing to measure on; fit with --split "
+            f"leave-one-out or global-time"
+        )
+    return run.split.test
+
+
+def ranking_of(run: Run, name: str) -> Ranking:
+    """Where each test target came: as the run recorded it, or else ranked now."""
+    test = held_out_by(run, name)
+    recorded = run.ranking
+    if (
+        recorded is not None
+        and recorded.user_ids.equals(test.histories.user_ids)
+        and (recorded.targets == test.targets).all()
+    ):
+        return recorded
+    from segue.recommender import Recommender  # only here does a comparison need the model
+    from segue.scoring import ModelScorer
+
+    scorer = ModelScorer(Recommender(run).model, run.item_counts)
+    return rank_full(scorer, test, is_trained=run.item_counts > 0)
