@@ -100,6 +100,38 @@ def test_attention_drops_weights_at_its_rate_and_scales_the_rest(value_and_gradi
     assert output[:, 30:].std() > 0.02
 
 
+def normalised_by_hand(inputs, scale, shift, epsilon):
+    """Layer normalisation in float64, with the variance that divides by the width."""
+    mean = inputs.mean(axis=-1, keepdims=True)
+    variance = inputs.var(axis=-1, keepdims=True)
+    return (inputs - mean) / np.sqrt(variance + epsilon) * scale + shift
+
+
+def test_layer_norm_equals_the_formula_and_its_gradients_finite_differences(value_and_gradients):
+    random = np.random.default_rng(0)
+    shapes = [(3, 5, 50), (50,), (50,), (3, 5, 50)]
+    *arguments, slope = (random.normal(size=shape) for shape in shapes)
+    arguments[0] *= 1e-2  # so that epsilon matters
+    given = [each.astype("float32") for each in arguments]
+    output = kernels.layer_norm(*map(ops.convert_to_tensor, given), 1e-5)
+    expected = normalised_by_hand(*arguments, 1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(output), expected, rtol=2e-4, atol=2e-5)
+
+    weight = ops.convert_to_tensor(slope.astype("float32"))
+    _, slopes = value_and_gradients(
+        lambda *each: ops.sum(kernels.layer_norm(*each, 1e-5) * weight), *given
+    )
+    for place, received in enumerate(slopes):
+        direction = random.normal(size=shapes[place])
+
+        def along(step, place=place, direction=direction):
+            moved = [each + step * direction * (at == place) for at, each in enumerate(arguments)]
+            return np.sum(normalised_by_hand(*moved, 1e-5) * slope)
+
+        expected_slope = (along(1e-6) - along(-1e-6)) / 2e-6
+        assert np.sum(received * direction) == pytest.approx(expected_slope, rel=1e-3)
+
+
 def test_keep_mask_has_its_rate():
     kept = ops.convert_to_numpy(kernels.keep_mask(np.arange(50, dtype="int32"), 20_000, 0.2))
     # One million draws: the standard error of the mean is 0.0004.

@@ -38,6 +38,17 @@ class Dropout(keras.layers.Layer):
         return kernels.dropout(inputs, self.rate, self.key())
 
 
+class LayerNorm(keras.layers.LayerNormalization):
+    """Keras' layer normalisation over the last axis, by the fastest equal path."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Args: inputs: float[..., width]; Returns: the same shape."""
+        # Keras raises lower precisions to float32 on the way.
+        if inputs.dtype == "float32" and kernels.prefers_own_kernels():
+            return kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+        return super().call(inputs)
+
+
 class ItemEmbedding(keras.layers.Layer):
     """The item table, shared by the input and the output; row 0, padding, is and stays zero."""
 
@@ -96,9 +107,11 @@ def positions_from_end(segment_ids: Tensor) -> Tensor:
         int32[rows, length].
     """
     length = segment_ids.shape[1]
-    is_later = ops.arange(length)[:, None] < ops.arange(length)[None, :]
-    is_same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return ops.sum(ops.cast(ops.logical_and(is_same, is_later[None]), "int32"), axis=-1)
+    places = ops.arange(length, dtype="int32")[None]
+    following = ops.concatenate([segment_ids[:, 1:], ops.full_like(segment_ids[:, :1], -1)], axis=1)
+    ends = ops.where(segment_ids != following, places, length)
+    ends = ops.associative_scan(ops.minimum, ends, reverse=True, axis=1)
+    return ends - places
 
 
 class SelfAttention(keras.layers.Layer):
@@ -307,8 +320,8 @@ def at_positions(states: Tensor, positions: Tensor) -> Tensor:
     return ops.take_along_axis(states, positions[:, None, None], axis=1)
 
 
-def _norm(name: str) -> keras.layers.LayerNormalization:
-    return keras.layers.LayerNormalization(epsilon=BLOCK_EPSILON, name=name)
+def _norm(name: str) -> LayerNorm:
+    return LayerNorm(epsilon=BLOCK_EPSILON, name=name)
 
 
 def _dense(units: int, seed: int, name: str, activation: str | None = None) -> keras.layers.Dense:

@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from segue.config import LossConfig
-from segue.model.kernels import LOGIT_ENTRIES, MASKED, Tensor, largest_divisor
+from segue.model.kernels import LOGIT_ENTRIES, MASKED, Tensor, largest_divisor, row_sum
 from segue.model.loops import scan
 
 # Targets whose logits exist at once, however large the catalogue: fewer would read the table too
@@ -58,7 +58,7 @@ def compute_loss(
         if len(negatives.shape) > 1:
             per_target = negatives.shape[2] if len(negatives.shape) == 3 else 1
             negatives = ops.reshape(negatives, (-1, per_target))
-        positive_logits = ops.sum(states * ops.take(item_table, targets, axis=0), axis=-1)
+        positive_logits = row_sum(states * ops.take(item_table, targets, axis=0))[:, 0]
         negative_logits = _negative_logits(states, item_table, negatives)
         if config.loss == "sampled_softmax":
             if log_expected is not None:
@@ -83,7 +83,8 @@ def softmax_loss(
     """Cross-entropy over the whole catalogue, `sum_i w_i (logsumexp_j s_i.e_j - s_i.e_t)`.
 
     The logits exist for one block of positions at a time, and the gradient is formed while they
-    do: with p the softmax, ds_i = w_i (p - onehot(t)) E and dE = sum_i w_i (p - onehot(t)) s_i.
+    do: with p the softmax, ds_i = w_i (p E - e_t) and dE = sum_i w_i (p - onehot(t)) s_i. The
+    targets' part of both is added after the blocks, whose exponentials are then used as they are.
 
     Args:
         states: float[n, width].
@@ -96,33 +97,31 @@ def softmax_loss(
     size = largest_divisor(span, max(FEWEST_TARGETS, LOGIT_ENTRIES // num_rows))
 
     def cross_entropy(states: Tensor, item_table: Tensor) -> tuple[Tensor, Callable[..., Any]]:
-        columns = ops.arange(num_rows, dtype="int32")[None]
-        transposed = ops.transpose(item_table)
+        candidates = item_table[1:]
+        transposed = ops.transpose(candidates)
 
         def block(carry: Any, slices: Any) -> tuple[tuple[Tensor, Tensor], tuple[Tensor]]:
             loss, table_slope = carry
-            state, target, weight = slices
-            logits = ops.where(columns == 0, MASKED, ops.matmul(state, transposed))
+            state, weight = slices
+            logits = ops.matmul(state, transposed)
             peak = ops.max(logits, axis=-1, keepdims=True)
             exponentials = ops.exp(logits - peak)
             total = ops.sum(exponentials, axis=-1, keepdims=True)
-            is_target = columns == target[:, None]
-            target_logit = ops.sum(ops.where(is_target, logits, 0.0), axis=-1)
-            surprise = peak[:, 0] + ops.log(total[:, 0]) - target_logit
-            weight = weight[:, None]
-            slope = exponentials * (weight / total) - ops.where(is_target, weight, 0.0)
-            table_slope = table_slope + ops.matmul(ops.transpose(slope), state)
-            loss = loss + ops.sum(weight[:, 0] * surprise)
-            return (loss, table_slope), (ops.matmul(slope, item_table),)
+            loss = loss + ops.sum(weight * (peak + ops.log(total)))
+            share = weight / total
+            table_slope = table_slope + ops.matmul(ops.transpose(exponentials), state * share)
+            return (loss, table_slope), (ops.matmul(exponentials, candidates) * share,)
 
-        blocks = (
-            ops.reshape(states, (-1, size, width)),
-            ops.reshape(targets, (-1, size)),
-            ops.reshape(weights, (-1, size)),
-        )
-        start = (ops.zeros((), dtype=states.dtype), ops.zeros_like(item_table))
+        blocks = (ops.reshape(states, (-1, size, width)), ops.reshape(weights, (-1, size, 1)))
+        start = (ops.zeros((), dtype=states.dtype), ops.zeros_like(candidates))
         (loss, table_slope), (state_slopes,) = scan(block, start, blocks, num_outputs=1)
-        state_slopes = ops.reshape(state_slopes, (-1, width))
+
+        pull = weights[:, None]
+        target_vectors = ops.take(item_table, targets, axis=0)
+        loss = loss - ops.sum(pull * states * target_vectors)
+        state_slopes = ops.reshape(state_slopes, (-1, width)) - pull * target_vectors
+        table_slope = ops.pad(table_slope, [[1, 0], [0, 0]])
+        table_slope = table_slope - ops.segment_sum(pull * states, targets, num_rows)
 
         def gradient(*arguments: Any, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
             slope = arguments[0] if upstream is None else upstream
@@ -149,7 +148,7 @@ def _negative_logits(states: Tensor, item_table: Tensor, negatives: Tensor) -> T
     vectors = ops.take(item_table, negatives, axis=0)
     if len(negatives.shape) == 1:
         return ops.matmul(states, ops.transpose(vectors))
-    return ops.sum(states[:, None, :] * vectors, axis=-1)
+    return row_sum(states[:, None, :] * vectors)[..., 0]
 
 
 def _binary_cross_entropy(

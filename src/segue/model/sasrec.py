@@ -18,6 +18,7 @@ from segue.model.layers import (
     Dropout,
     GatedBlock,
     ItemEmbedding,
+    LayerNorm,
     PositionEmbedding,
     at_positions,
 )
@@ -133,7 +134,7 @@ class SASRec(keras.Model):
             for each in range(self.settings.num_blocks)
         ]
         self.final_norm = (
-            keras.layers.LayerNormalization(epsilon=FINAL_EPSILON, name="final_norm")
+            LayerNorm(epsilon=FINAL_EPSILON, name="final_norm")
             if architecture.has_final_norm
             else keras.layers.Identity(name="final_norm")
         )
