@@ -38,7 +38,7 @@ SETTINGS = [
     "dropout=0.2",
     "loss=sampled_softmax",
     "negatives=256",
-    "shared_negatives=true",
+    "negatives_per=batch",
     f"epochs={EPOCHS}",
 ]
 NEVER = 2**31  # more items than there are: the whole table is updated

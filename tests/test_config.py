@@ -160,7 +160,7 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 
 def test_negatives_shared_by_a_batch_cannot_spare_one_users_history() -> None:
     with pytest.raises(ConfigError, match="exclude_history=true cannot hold with"):
-        Config().with_settings(["shared_negatives=true", "exclude_history=true"])
+        Config().with_settings(["negatives_per=batch", "exclude_history=true"])
 
 
 def test_a_message_names_the_settings_however_they_are_given() -> None:

@@ -66,8 +66,12 @@ class LossConfig(Section):
 
     loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = "softmax"
     negatives: int = Field(default=1, ge=1, le=100_000, description="per target; softmax uses none")
-    sampling: Literal["uniform", "popularity"] = "uniform"
-    shared_negatives: bool = Field(default=False, description="one draw serves the whole batch")
+    sampling: Literal["uniform", "popularity", "in_batch"] = Field(
+        default="uniform", description="in_batch: among the batch's targets"
+    )
+    negatives_per: Literal["target", "row", "batch"] = Field(
+        default="target", description="what has a draw of its own; the targets in it share it"
+    )
     exclude_history: bool = Field(
         default=False, description="never draw an item of the user's history"
     )
@@ -83,10 +87,10 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _shared_negatives_know_no_user(self) -> "LossConfig":
-        if self.shared_negatives and self.exclude_history:
+        if self.negatives_per != "target" and self.exclude_history:
             raise ValueError(
-                "exclude_history=true cannot hold with shared_negatives=true, which serve every "
-                "user of a batch; switch one of them off"
+                f"exclude_history=true cannot hold with negatives_per={self.negatives_per}, whose "
+                "negatives serve several users; set negatives_per=target or exclude_history=false"
             )
         return self
 
@@ -102,6 +106,12 @@ class TrainingConfig(Section):
         default=100, ge=0, description="over which the rate rises; a tenth of all steps at most"
     )
     schedule: Literal["constant", "cosine"] = "cosine"
+    averaging: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="a step's share of the weights' running average that is kept; 0: no average",
+    )
     packed: bool = Field(default=True, description="several windows in a row")
     windows: Literal["newest", "all"] = Field(
         default="newest", description="a user's newest items, or all of them, window after window"

@@ -99,14 +99,16 @@ def test_gbce_raises_only_the_positives_probability_to_beta(value_and_gradients)
     assert value == pytest.approx(average(expected, weights), rel=1e-5)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+SHAPES = {"target": (ROWS, LENGTH, 4), "row": (ROWS, 1, 4), "batch": (4,)}
+
+
+@pytest.mark.parametrize("per", SHAPES)
 def test_sampled_softmax_corrects_for_the_sampler_and_skips_accidental_hits(
-    value_and_gradients, shared
+    value_and_gradients, per
 ):
     states, table, targets, weights = batch()
     random = np.random.default_rng(2)
-    shape = (4,) if shared else (ROWS, LENGTH, 4)
-    negatives = random.integers(1, ITEMS + 1, shape).astype("int32")
+    negatives = random.integers(1, ITEMS + 1, SHAPES[per]).astype("int32")
     log_expected = random.normal(size=ITEMS + 1).astype("float32")
     everywhere = np.broadcast_to(negatives, (ROWS, LENGTH, 4))
     positive = (states * table[targets]).sum(-1) - log_expected[targets]
@@ -120,6 +122,31 @@ def test_sampled_softmax_corrects_for_the_sampler_and_skips_accidental_hits(
         table,
     )
     assert value == pytest.approx(average(np.log(total) - positive, weights), rel=1e-5)
+
+
+@pytest.mark.parametrize("entries", [1, 70, 10_000])
+def test_bces_gradient_is_that_of_the_formula_whatever_the_block(
+    value_and_gradients, monkeypatch, entries
+):
+    monkeypatch.setattr(losses, "VECTOR_ENTRIES", entries)
+    states, table, targets, weights = batch()
+    negatives = np.random.default_rng(1).integers(1, ITEMS + 1, (ROWS, LENGTH, 3)).astype("int32")
+    share = (weights / weights.sum()).astype("float64")[..., None] / 4
+    ids = np.concatenate([targets[..., None], negatives], axis=-1)
+    logits = np.einsum("rlw,rlnw->rln", states, table[ids]).astype("float64")
+    slope = share * (1 / (1 + np.exp(-logits)) - (np.arange(4) == 0))
+    expected_table = np.zeros(table.shape)
+    np.add.at(expected_table, ids, slope[..., None] * states[:, :, None])
+    _, (state_slope, table_slope) = value_and_gradients(
+        lambda s, t: losses.compute_loss(
+            LossConfig(loss="bce", negatives=3), s, t, targets, weights, negatives
+        ),
+        states,
+        table,
+    )
+    expected_state = np.einsum("rln,rlnw->rlw", slope, table[ids])
+    np.testing.assert_allclose(state_slope, expected_state, atol=1e-6)
+    np.testing.assert_allclose(table_slope, expected_table, atol=1e-6)
 
 
 def test_a_position_without_a_target_changes_nothing(value_and_gradients):

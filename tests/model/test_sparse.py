@@ -19,7 +19,7 @@ LOSSES = {
     "bce": LossConfig(loss="bce", negatives=1),
     "gbce": LossConfig(loss="gbce", negatives=3),
     "sampled_softmax": LossConfig(loss="sampled_softmax", negatives=3, sampling="popularity"),
-    "shared": LossConfig(loss="sampled_softmax", negatives=5, shared_negatives=True),
+    "shared": LossConfig(loss="sampled_softmax", negatives=5, negatives_per="batch"),
 }
 
 
@@ -27,7 +27,7 @@ def make_batch(loss, seed, highest=NUM_ITEMS):
     random = np.random.default_rng(seed)
     items = random.integers(1, highest + 1, (3, 7), dtype=np.int32)
     items[0, 4:] = 0
-    shape = (loss.negatives,) if loss.shared_negatives else (3, 6, loss.negatives)
+    shape = (loss.negatives,) if loss.negatives_per == "batch" else (3, 6, loss.negatives)
     negatives = random.integers(1, highest + 1, shape, dtype=np.int32)
     x, targets = items[:, :-1], items[:, 1:]
     return x, targets, negatives, ((x > 0) & (targets > 0)).astype(np.float32)

@@ -143,12 +143,40 @@ def test_negatives_are_drawn_anew_for_every_batch_and_epoch_and_avoid_the_user(l
 
 
 def test_shared_negatives_are_one_draw_for_the_batch_and_another_for_every_other(lists):
-    batches = batches_of(lists, "loss=sampled_softmax", "negatives=7", "shared_negatives=true")
+    batches = batches_of(lists, "loss=sampled_softmax", "negatives=7", "negatives_per=batch")
     draw = batches[0][1]["negative_sequence"]
     assert draw.shape == (7,)
     assert (draw != batches[1][1]["negative_sequence"]).any()
     batches.start_at(1, 0)
     assert (draw != batches[0][1]["negative_sequence"]).any()
+
+
+def test_a_rows_negatives_are_one_draw_for_its_windows(lists):
+    batches = batches_of(lists, "loss=sampled_softmax", "negatives=7", "negatives_per=row")
+    negatives = batches[0][1]["negative_sequence"]
+    assert negatives.shape == (batches.rows_per_batch, 1, 7)
+    assert negatives.min() >= 1
+    assert len(np.unique(negatives, axis=0)) == batches.rows_per_batch
+
+
+@pytest.mark.parametrize("per", ["target", "row", "batch"])
+def test_in_batch_negatives_are_targets_of_the_batch_as_often_as_they_are_there(lists, per):
+    batches = batches_of(
+        lists,
+        "loss=sampled_softmax",
+        "negatives=4000" if per == "batch" else "negatives=50",
+        "sampling=in_batch",
+        f"negatives_per={per}",
+        "batch_size=5",
+    )
+    _, y, weights = batches[0]
+    targets = y["positive_sequence"][weights > 0]
+    negatives = y["negative_sequence"]
+    negatives = (negatives[weights > 0] if per == "target" else negatives).ravel()
+    assert set(negatives) <= set(targets)
+    share = np.bincount(targets, minlength=100) / len(targets)
+    drawn = np.bincount(negatives, minlength=100) / len(negatives)
+    assert np.abs(drawn - share).max() < 5 * np.sqrt(share.max() / len(negatives))
 
 
 def test_histories_of_single_items_leave_nothing_to_learn():

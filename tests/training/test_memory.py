@@ -6,7 +6,7 @@ from segue.config import load_preset
 from segue.errors import TrainingError
 from segue.training import memory
 
-SAMPLED = ["width=64", "loss=sampled_softmax", "negatives=256", "shared_negatives=true"]
+SAMPLED = ["width=64", "loss=sampled_softmax", "negatives=256", "negatives_per=batch"]
 
 
 def estimate(num_items, settings, touches_rows, rows=72):
@@ -25,10 +25,11 @@ def test_the_catalogue_counts_four_times_where_rows_are_touched_and_six_times_wh
 
 def test_negatives_of_their_own_count_for_every_target():
     own = ["width=64", "loss=sampled_softmax", "negatives=256"]
-    # 72 x 200 targets with 256 vectors of 64 floats each, three times.
+    # 72 x 200 targets with 256 logits each and, for a block of them, 4 million entries of vectors,
+    # three times; against one logit and one vector of 64.
     assert estimate(10_000, own, True) - estimate(
         10_000, ["width=64", "loss=bce", "negatives=1"], True
-    ) == 3 * 4 * 72 * 200 * 64 * (256 - 1)
+    ) == 3 * 4 * (72 * 200 * 256 + 4_000_000 - 72 * 200 * (1 + 64))
 
 
 def test_what_cannot_fit_is_refused_with_both_figures_and_a_way_out(monkeypatch):

@@ -61,7 +61,8 @@ def assert_same_weights(first: keras.Model, second: keras.Model) -> None:
     [
         ["loss=softmax"],
         ["loss=sampled_softmax", "negatives=20", "sampling=popularity"],
-        ["loss=sampled_softmax", "negatives=20", "shared_negatives=true"],
+        ["loss=sampled_softmax", "negatives=20", "negatives_per=batch"],
+        ["loss=sampled_softmax", "negatives=40", "sampling=in_batch", "negatives_per=row"],
         ["loss=gbce", "negatives=16", "exclude_history=true"],
         ["loss=bce", "negatives=4", "exclude_history=true"],
         ["loss=softmax", "packed=false"],
@@ -75,6 +76,34 @@ def test_a_certain_next_item_is_learned(split, loss):
     )
     ranks = rank_full(ModelScorer(model), split.test).ranks
     assert hit_rate(ranks, 1).mean() >= 0.95
+
+
+def test_averaging_validates_and_keeps_the_running_average_of_the_weights(split):
+    def weights_at_each_step(*settings):
+        config = configured("epochs=5", "batch_size=1000000", "validate_every=1", *settings)
+        model = build_model(split.histories.vocabulary.num_items, config)
+        seen = []
+
+        def validate(is_ranking_due):
+            seen.append(weights_of(model))
+            return {"ndcg@10": float(len(seen))}
+
+        train(model, split.train, config, validate)
+        return seen, weights_of(model), config
+
+    plain, _, _ = weights_at_each_step()  # an epoch is one step
+    averaged, kept, config = weights_at_each_step("averaging=0.8")
+    unvalidated = build_model(split.histories.vocabulary.num_items, config)
+    train(unvalidated, split.train, config)
+    for name, array in plain[0].items():
+        if "seed" in name:
+            continue
+        average = array.astype("float64")
+        for step in range(1, 5):
+            average = 0.8 * average + 0.2 * plain[step][name]
+            np.testing.assert_allclose(averaged[step][name], average, atol=1e-6)
+        np.testing.assert_allclose(kept[name], average, atol=1e-6)
+        np.testing.assert_allclose(weights_of(unvalidated)[name], average, atol=1e-6)
 
 
 def test_the_curves_hold_loss_and_validation_of_every_epoch(split):

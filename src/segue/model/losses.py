@@ -1,8 +1,8 @@
 """What training minimises: BCE, gBCE, sampled softmax and full softmax, over real targets only.
 
-Every loss takes the states at the real and unreal positions of a batch, flattened to [n, width],
-the item table, the targets and a weight for each position (0 where there is no target), and
-returns the weighted mean. Row 0 of the table is padding: it is no candidate and gets no gradient.
+Every loss takes the states at the real and unreal positions of a batch, the item table, the targets
+and a weight for each position (0 where there is no target), and returns the weighted mean. Row 0 of
+the table is padding: it is no candidate and gets no gradient.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ from segue.model.loops import scan
 # Targets whose logits exist at once, however large the catalogue: fewer would read the table too
 # often.
 FEWEST_TARGETS = 32
+# Entries of the vectors of negatives that exist at once where each target has its own: 16 MB.
+VECTOR_ENTRIES = 4_000_000
 
 
 def compute_loss(
@@ -37,43 +39,36 @@ def compute_loss(
         item_table: float[num_items + 1, width]; row 0 is padding.
         targets: int32[rows, length], 1..num_items where the weight is not 0.
         weights: float[rows, length], 0 where there is no target.
-        negatives: int32[rows, length] or [rows, length, n], or int32[n] shared by the batch;
-            unused by the full softmax.
+        negatives: of each target int32[rows, length] or [rows, length, n], of each row
+            int32[rows, 1, n], of the batch int32[n]; the full softmax uses none.
         log_expected: float32[num_items + 1], the log of how often the sampler draws each item
             per negative; sampled softmax subtracts it (Bengio & Senécal, 2008).
         num_items: of the whole catalogue, where `item_table` holds a part of it.
     """
-    width = states.shape[-1]
-    # With a static shape the block of the softmax may span rows; else it divides the length.
-    span = _static_size(states.shape[:-1]) or states.shape[-2]
-    states = ops.reshape(states, (-1, width))
-    targets = ops.reshape(targets, (-1,))
-    weights = ops.cast(ops.reshape(weights, (-1,)), states.dtype)
+    weights = ops.cast(weights, states.dtype)
     weights = weights / ops.maximum(ops.sum(weights), 1e-9)
+    # With a static shape a block may span rows; else it divides the length.
+    span = _static_size(states.shape[:-1]) or states.shape[-2]
     if config.loss == "softmax":
-        loss = softmax_loss(states, item_table, targets, weights, span)
+        flat = (ops.reshape(states, (-1, states.shape[-1])), item_table)
+        loss = softmax_loss(*flat, ops.reshape(targets, (-1,)), ops.reshape(weights, (-1,)), span)
+        return loss + table_penalty(config, item_table)
+    if negatives is None:
+        raise ValueError(f"the loss {config.loss!r} needs negatives; the batch has none")
+    negatives = _beside_targets(negatives)
+    positive_logits = row_sum(states * ops.take(item_table, targets, axis=0))
+    negative_logits = _negative_logits(states, item_table, negatives, span)
+    if config.loss == "sampled_softmax":
+        if log_expected is not None:
+            positive_logits = positive_logits - ops.take(log_expected, targets)[..., None]
+            negative_logits = negative_logits - ops.take(log_expected, negatives)
+        is_target = ops.equal(negatives, targets[..., None])
+        negative_logits = ops.where(is_target, MASKED, negative_logits)
+        loss = _sampled_softmax(positive_logits, negative_logits, weights)
     else:
-        if negatives is None:
-            raise ValueError(f"the loss {config.loss!r} needs negatives; the batch has none")
-        if len(negatives.shape) > 1:
-            per_target = negatives.shape[2] if len(negatives.shape) == 3 else 1
-            negatives = ops.reshape(negatives, (-1, per_target))
-        positive_logits = row_sum(states * ops.take(item_table, targets, axis=0))[:, 0]
-        negative_logits = _negative_logits(states, item_table, negatives)
-        if config.loss == "sampled_softmax":
-            if log_expected is not None:
-                positive_logits = positive_logits - ops.take(log_expected, targets)
-                negative_logits = negative_logits - ops.take(log_expected, negatives)
-            is_target = ops.equal(negatives, targets[:, None])
-            negative_logits = ops.where(is_target, MASKED, negative_logits)
-            loss = _sampled_softmax(positive_logits, negative_logits, weights)
-        else:
-            beta = (
-                gbce_beta(config, num_items or item_table.shape[0] - 1)
-                if config.loss == "gbce"
-                else 1.0
-            )
-            loss = _binary_cross_entropy(positive_logits, negative_logits, weights, beta)
+        num_items = num_items or item_table.shape[0] - 1
+        beta = gbce_beta(config, num_items) if config.loss == "gbce" else 1.0
+        loss = _binary_cross_entropy(positive_logits, negative_logits, weights, beta)
     return loss + table_penalty(config, item_table)
 
 
@@ -143,26 +138,94 @@ def gbce_beta(config: LossConfig, num_items: int) -> float:
     return rate * (config.gbce_t * (1.0 - 1.0 / rate) + 1.0 / rate)
 
 
-def _negative_logits(states: Tensor, item_table: Tensor, negatives: Tensor) -> Tensor:
-    """float[n, negatives]: a draw for each position, or one [negatives] shared by all."""
-    vectors = ops.take(item_table, negatives, axis=0)
+def _beside_targets(negatives: Tensor) -> Tensor:
+    """int32[rows, length, n]; the length is 1 for a row's negatives, rows too for a batch's."""
     if len(negatives.shape) == 1:
-        return ops.matmul(states, ops.transpose(vectors))
-    return row_sum(states[:, None, :] * vectors)[..., 0]
+        return negatives[None, None]
+    return negatives if len(negatives.shape) == 3 else negatives[..., None]
+
+
+def _negative_logits(states: Tensor, item_table: Tensor, negatives: Tensor, span: int) -> Tensor:
+    """float[rows, length, n], from what `_beside_targets` gives."""
+    if negatives.shape[1] != 1:
+        width, count = states.shape[-1], negatives.shape[-1]
+        ids = ops.reshape(negatives, (-1, count))
+        logits = _own_logits(ops.reshape(states, (-1, width)), item_table, ids, span)
+        return ops.reshape(logits, (-1, *states.shape[1:-1], count))
+    vectors = ops.take(item_table, negatives[:, 0], axis=0)
+    if negatives.shape[0] == 1:
+        return ops.matmul(states, ops.transpose(vectors[0]))
+    return ops.matmul(states, ops.transpose(vectors, (0, 2, 1)))
+
+
+def _own_logits(states: Tensor, item_table: Tensor, item_ids: Tensor, span: int) -> Tensor:
+    """`states[i] . item_table[item_ids[i, j]]`, the vectors read for a block of states at a time.
+
+    They are read again for the gradient, a block at a time too: with g the slopes of the logits,
+    ds_i = sum_j g_ij e_ij and dE = sum_ij onehot(item_ids_ij) g_ij s_i.
+
+    Args:
+        states: float[n, width].
+        item_table: float[num_items + 1, width].
+        item_ids: int32[n, k].
+        span: a divisor of n that the block's size must divide.
+    """
+    width, count = states.shape[-1], item_ids.shape[-1]
+    num_rows = item_table.shape[0]
+    size = largest_divisor(span, max(1, VECTOR_ENTRIES // (width * count)))
+
+    def in_blocks(array: Tensor) -> Tensor:
+        return ops.reshape(array, (-1, size, array.shape[-1]))
+
+    def logits_of(states: Tensor, item_table: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+        blocks = in_blocks(states), in_blocks(item_ids)
+
+        def forward(carry: Any, block: Any) -> tuple[Any, tuple[Tensor]]:
+            state, ids = block
+            vectors = ops.take(item_table, ids, axis=0)
+            return carry, (row_sum(state[:, None] * vectors)[..., 0],)
+
+        _, (logits,) = scan(forward, (), blocks, num_outputs=1)
+
+        def gradient(*arguments: Any, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            def step(table_slope: Any, block: Any) -> tuple[tuple[Tensor], tuple[Tensor]]:
+                state, ids, slope = block
+                vectors = ops.take(item_table, ids, axis=0)
+                parts = ops.reshape(slope[..., None] * state[:, None], (-1, width))
+                part = ops.segment_sum(parts, ops.reshape(ids, (-1,)), num_rows)
+                return (table_slope[0] + part,), (ops.sum(slope[..., None] * vectors, axis=1),)
+
+            slope = arguments[0] if upstream is None else upstream
+            start = (ops.zeros_like(item_table),)
+            known = (*blocks, in_blocks(slope))
+            (table_slope,), (state_slopes,) = scan(step, start, known, num_outputs=1)
+            return ops.reshape(state_slopes, (-1, width)), table_slope
+
+        return ops.reshape(logits, (-1, count)), gradient
+
+    return ops.custom_gradient(logits_of)(states, item_table)
 
 
 def _binary_cross_entropy(
     positive_logits: Tensor, negative_logits: Tensor, weights: Tensor, beta: float
 ) -> Tensor:
-    """Averaged over positives and negatives together, as the Keras tutorial does."""
-    positive = beta * ops.softplus(-positive_logits)
+    """Averaged over positives and negatives together, as the Keras tutorial does.
+
+    Args:
+        positive_logits: float[rows, length, 1].
+        negative_logits: float[rows, length, n].
+        weights: float[rows, length], whose sum is 1.
+        beta: gBCE's exponent.
+    """
+    positive = beta * ops.softplus(-positive_logits[..., 0])
     negative = ops.sum(ops.softplus(negative_logits), axis=-1)
     return ops.sum(weights * (positive + negative)) / (1 + negative_logits.shape[-1])
 
 
 def _sampled_softmax(positive_logits: Tensor, negative_logits: Tensor, weights: Tensor) -> Tensor:
-    logits = ops.concatenate([positive_logits[:, None], negative_logits], axis=-1)
-    return ops.sum(weights * (ops.logsumexp(logits, axis=-1) - positive_logits))
+    """Cross-entropy of the positive among itself and the negatives; shapes as above."""
+    logits = ops.concatenate([positive_logits, negative_logits], axis=-1)
+    return ops.sum(weights * (ops.logsumexp(logits, axis=-1) - positive_logits[..., 0]))
 
 
 def _static_size(shape: tuple[int | None, ...]) -> int | None:

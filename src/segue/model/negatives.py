@@ -70,6 +70,7 @@ class NegativeSampler:
         random: np.random.Generator,
         shape: tuple[int, ...],
         users: npt.NDArray[np.int64] | None = None,
+        pool: npt.NDArray[np.int32] | None = None,
     ) -> npt.NDArray[np.int32]:
         """int32[shape], each in 1..num_items.
 
@@ -78,17 +79,23 @@ class NegativeSampler:
             shape: of the result.
             users: int64[shape[:len(users.shape)]], whose histories the draws avoid; needed where
                 the sampler excludes histories.
+            pool: int32[n], items to draw from, each as often as it is there; None: by the
+                probabilities.
 
         Raises:
             TrainingError: a user's history holds every item that could be drawn.
         """
-        drawn = self._any_items(random, int(np.prod(shape)))
+        drawn = self._any_items(random, int(np.prod(shape)), pool)
         if self.known_keys is not None and users is not None:
             per_user = drawn.size // max(1, users.size)
-            self._redraw_known(random, drawn, np.repeat(users.reshape(-1), per_user))
+            self._redraw_known(random, drawn, np.repeat(users.reshape(-1), per_user), pool)
         return drawn.reshape(shape).astype(np.int32)
 
-    def _any_items(self, random: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+    def _any_items(
+        self, random: np.random.Generator, count: int, pool: npt.NDArray[np.int32] | None
+    ) -> npt.NDArray[np.int64]:
+        if pool is not None:
+            return pool[random.integers(0, len(pool), count)].astype(np.int64)
         if self._is_uniform:
             return random.integers(1, len(self.probabilities) + 1, count)
         drawn: npt.NDArray[np.int64]
@@ -109,13 +116,14 @@ class NegativeSampler:
         random: np.random.Generator,
         drawn: npt.NDArray[np.int64],
         users: npt.NDArray[np.int64],
+        pool: npt.NDArray[np.int32] | None,
     ) -> None:
         """Replaces, in place, the draws that their users know."""
         pending = np.flatnonzero(self._is_known(users, drawn))
         for _ in range(MAX_REDRAWS):
             if not pending.size:
                 return
-            drawn[pending] = self._any_items(random, pending.size)
+            drawn[pending] = self._any_items(random, pending.size, pool)
             pending = pending[self._is_known(users[pending], drawn[pending])]
         for at in pending:
             drawn[at] = self._one_unknown(random, int(users[at]))

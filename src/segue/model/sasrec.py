@@ -96,8 +96,8 @@ class SASRec(keras.Model):
     the negative item, [rows, length, 2], against 1 and 0.
 
     Ids beyond `num_items` are not checked here, as nothing in a compiled graph is: a `Vocabulary`
-    never gives one. For sampled softmax with popular negatives, whoever fits the model themselves
-    assigns `log_expected` from `NegativeSampler.log_expected`.
+    never gives one. For sampled softmax with negatives that are not uniform, whoever fits the model
+    themselves assigns `log_expected` from `NegativeSampler.log_expected`.
 
     Departures from the paper: layer normalisation precedes each part and a last one follows the
     blocks, as in the reference tutorial; positions count from the window's end, so that a short
@@ -151,7 +151,7 @@ class SASRec(keras.Model):
             block.build(states_shape)
         self.final_norm.build(states_shape)
         loss = self.loss_settings
-        if loss.loss == "sampled_softmax" and loss.sampling == "popularity":
+        if loss.loss == "sampled_softmax" and loss.sampling != "uniform":
             self.log_expected = self.add_weight(
                 name="log_expected",
                 shape=(self.num_items + 1,),

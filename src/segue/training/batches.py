@@ -114,26 +114,36 @@ class PackedBatches(keras.utils.PyDataset):
             "item_ids": spread(self._train.item_ids[sources], np.int32),
             "segment_ids": spread(np.repeat(number_in_row + 1, lengths), np.int32),
         }
-        y = {"positive_sequence": spread(self._train.item_ids[sources + 1], np.int32)}
+        targets = self._train.item_ids[sources + 1]
+        y = {"positive_sequence": spread(targets, np.int32)}
         if self._loss.loss != "softmax":
             users = np.repeat(self.windows.users[chosen], lengths)
-            y["negative_sequence"] = self._negatives(index, users, places)
+            y["negative_sequence"] = self._negatives(index, users, places, targets)
         return x, y, spread(1.0, np.float32)
 
     def _negatives(
-        self, index: int, users: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
+        self,
+        index: int,
+        users: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.int32]:
-        """int32[rows, length, negatives], 0 where there is no target; int32[negatives] if shared.
+        """int32[negatives] for the batch, [rows, 1, negatives], or [rows, length, negatives].
 
         Args:
             index: of the batch.
             users: int64[targets], whose targets they are.
             places: int64[targets], where the targets stand in the flat rows.
+            targets: int32[targets]; `in_batch` draws among them.
         """
         random = generator(self._training.seed, NEGATIVES_STREAM, self.epoch, index)
         count = self._loss.negatives
-        if self._loss.shared_negatives:
-            return self.sampler.draw(random, (count,))
+        pool = targets if self._loss.sampling == "in_batch" else None
+        if self._loss.negatives_per == "batch":
+            return self.sampler.draw(random, (count,), pool=pool)
+        if self._loss.negatives_per == "row":
+            return self.sampler.draw(random, (self.rows_per_batch, 1, count), pool=pool)
+        # 0 where there is no target.
         negatives = np.zeros((self.rows_per_batch * self._length, count), dtype=np.int32)
-        negatives[places] = self.sampler.draw(random, (len(users), count), users)
+        negatives[places] = self.sampler.draw(random, (len(users), count), users, pool)
         return negatives.reshape(self.rows_per_batch, self._length, count)

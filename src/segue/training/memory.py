@@ -5,7 +5,7 @@ from pathlib import Path
 from segue.config import Config
 from segue.errors import TrainingError
 from segue.model.kernels import LOGIT_ENTRIES
-from segue.model.losses import FEWEST_TARGETS
+from segue.model.losses import FEWEST_TARGETS, VECTOR_ENTRIES
 
 FLOAT_BYTES = 4
 # The interpreter, the framework and its compiled functions, as measured on an empty model.
@@ -13,8 +13,8 @@ BASE_BYTES = 600_000_000
 # Arrays of [positions, width] that a block keeps for its backward pass or makes in it: the
 # projections, norms and gates of both parts and their gradients.
 BLOCK_ARRAYS, OUTER_ARRAYS = 24, 12
-# Arrays of [targets, negatives, width] that live at once where each target has its own negatives:
-# the vectors, their slopes, and one in the making.
+# Arrays of logits, and of the vectors that a block of targets with negatives of their own reads,
+# that live at once: they, their slopes, and one in the making.
 NEGATIVE_ARRAYS = 3
 # Copies of the item table: itself, Adam's two moments, the best weights so far.
 TABLE_COPIES = 4
@@ -57,7 +57,7 @@ def refuse_too_large(
         return
     advice = "a smaller width or batch_size"
     if not touches_rows:
-        advice += ", or a sampled loss without l2 (loss=sampled_softmax shared_negatives=true)"
+        advice += ", or a sampled loss without l2 (loss=sampled_softmax negatives_per=batch)"
     raise TrainingError(
         f"training {num_items:,} items at width {config.model.width} needs about "
         f"{needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; set {advice}"
@@ -86,7 +86,6 @@ def available_bytes(
 def _loss_bytes(num_items: int, config: Config, positions: int) -> int:
     if config.loss.loss == "softmax":
         return NEGATIVE_ARRAYS * FLOAT_BYTES * max(LOGIT_ENTRIES, FEWEST_TARGETS * num_items)
-    if config.loss.shared_negatives:
-        return NEGATIVE_ARRAYS * FLOAT_BYTES * positions * config.loss.negatives
-    vectors = positions * config.loss.negatives * config.model.width
-    return NEGATIVE_ARRAYS * FLOAT_BYTES * vectors
+    logits = positions * config.loss.negatives
+    vectors = 0 if config.loss.negatives_per != "target" else VECTOR_ENTRIES
+    return NEGATIVE_ARRAYS * FLOAT_BYTES * (logits + min(vectors, logits * config.model.width))

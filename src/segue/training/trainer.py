@@ -20,6 +20,7 @@ from segue.model.sasrec import SASRec
 from segue.model.sparse import LazyAdam
 from segue.model.weights import load_weights, weights_of
 from segue.training import checkpoint
+from segue.training.averaging import AveragingAdam, averaged, take_averages
 from segue.training.batches import PackedBatches
 from segue.training.checkpoint import Progress
 from segue.training.display import ProgressDisplay
@@ -49,6 +50,8 @@ class Session:
         show_progress: a bar on a terminal, lines elsewhere, on standard error.
         csv_log: a file for one line an epoch.
         tensorboard: a directory for TensorBoard's events.
+        on_epoch: told each epoch's measures, as the curves hold them; what it raises ends the
+            training.
 
     Raises:
         ConfigError: a value is out of range, or there is nothing to resume from.
@@ -61,6 +64,7 @@ class Session:
     show_progress: bool = False
     csv_log: Path | None = None
     tensorboard: Path | None = None
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None
 
     def __post_init__(self) -> None:
         if not (self.checkpoint_every_s >= 0 and math.isfinite(self.checkpoint_every_s)):
@@ -102,7 +106,7 @@ def train(
 ) -> Curves:
     """Trains the model in place; it ends with the best weights by validation NDCG@10.
 
-    Without validation it ends with the last weights.
+    Without validation it ends with the last weights, or with their running average.
 
     Args:
         model: from `build_model`.
@@ -130,6 +134,11 @@ def train(
         callbacks: list[keras.callbacks.Callback] = [
             _Epochs(batches, config.training, progress, validate)
         ]
+        if (tell := session.on_epoch) is not None:
+            told = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: tell(progress.standing.curves[-1])
+            )
+            callbacks.append(told)
         if session.csv_log:
             callbacks.append(CSVLog(session.csv_log, progress.standing))
         if session.tensorboard:
@@ -147,6 +156,8 @@ def train(
             saver.save()
     if progress.best_weights:
         load_weights(model, progress.best_weights)
+    else:
+        take_averages(model)
     standing = progress.standing
     return Curves(standing.curves, standing.best_epoch, standing.epoch < config.training.epochs)
 
@@ -179,10 +190,12 @@ def _is_stale(progress: Progress, config: TrainingConfig) -> bool:
 def touches_rows(config: Config, num_items: int) -> bool:
     """Whether a step updates only the item rows of its batch, as `LazyAdam` does on JAX.
 
-    Full softmax and a penalty touch every row; in a small catalogue so does every batch.
+    Full softmax, a penalty and averaged weights touch every row; in a small catalogue so does every
+    batch.
     """
     is_jax = keras.backend.backend() == "jax"
-    return is_jax and config.loss.is_of_few_items and num_items >= LAZY_ITEMS
+    is_of_few = config.loss.is_of_few_items and not config.training.averaging
+    return is_jax and is_of_few and num_items >= LAZY_ITEMS
 
 
 def _optimizer(config: Config, steps_per_epoch: int, num_items: int) -> keras.optimizers.Optimizer:
@@ -200,8 +213,11 @@ def _optimizer(config: Config, steps_per_epoch: int, num_items: int) -> keras.op
         warmup_target=training.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
+    settings = {"learning_rate": rate, "beta_2": training.beta_2}
+    if training.averaging:
+        return AveragingAdam(**settings, use_ema=True, ema_momentum=training.averaging)
     adam = LazyAdam if touches_rows(config, num_items) else keras.optimizers.Adam
-    return adam(learning_rate=rate, beta_2=training.beta_2)
+    return adam(**settings)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -240,12 +256,16 @@ class _Epochs(keras.callbacks.Callback):
         standing.epoch, standing.batch = epoch + 1, 0
         logs["seconds"] = time.perf_counter() - self.started
         if self.validate:
-            is_last = epoch + 1 == self.config.epochs
-            is_due = (epoch + 1) % self.config.validate_every == 0 or is_last
-            logs.update(self.validate(is_due))
-            if is_due:
-                self._judge(epoch + 1, logs[SCORE])
+            with averaged(self.model):
+                self._validate(self.validate, epoch, logs)
         standing.curves.append({"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}})
+
+    def _validate(self, validate: Validate, epoch: int, logs: dict[str, float]) -> None:
+        is_last = epoch + 1 == self.config.epochs
+        is_due = (epoch + 1) % self.config.validate_every == 0 or is_last
+        logs.update(validate(is_due))
+        if is_due:
+            self._judge(epoch + 1, logs[SCORE])
 
     def _judge(self, epoch: int, score: float) -> None:
         standing = self.progress.standing
