@@ -10,8 +10,8 @@ from keras import ops
 
 from segue.config import LossConfig, ModelConfig
 from segue.errors import RequestError
-from segue.model import losses, sparse
-from segue.model.kernels import MASKED, Tensor
+from segue.model import accumulation, losses, sparse
+from segue.model.kernels import MASKED, Tensor, prefers_own_kernels
 from segue.model.layers import (
     FINAL_EPSILON,
     Block,
@@ -218,16 +218,31 @@ class SASRec(keras.Model):
         )
 
     def train_step(self, *arguments: Any) -> Any:
-        """One step; compiled with `LazyAdam` it touches only the item rows of its batch.
+        """One step; on JAX it may touch few rows of the item table, or take few of the batch's.
 
-        That holds on JAX, where the loss depends on these rows alone: not for the full softmax nor
-        for a penalty on the table. TensorFlow and PyTorch update the whole table, so that there
-        the cost of a step grows with the catalogue.
+        Compiled with `LazyAdam` it touches only the item rows of its batch, where the loss depends
+        on these alone: not for the full softmax nor for a penalty on the table. TensorFlow and
+        PyTorch update the whole table, so that there the cost of a step grows with the catalogue.
+        On a CPU the batch is worked through in parts that stay in cache.
         """
-        is_lazy = isinstance(self.optimizer, sparse.LazyAdam) and self.loss_settings.is_of_few_items
-        if keras.backend.backend() == "jax" and is_lazy:
-            return sparse.train_step(self, *arguments)
-        return super().train_step(*arguments)
+        if keras.backend.backend() != "jax":
+            return super().train_step(*arguments)
+        state, data = arguments
+        if isinstance(self.optimizer, sparse.LazyAdam) and self.loss_settings.is_of_few_items:
+            return sparse.train_step(self, state, data)
+        rows, size = self._rows_and_part(data)
+        if size < rows:
+            return accumulation.train_step(self, state, data, size)
+        return super().train_step(state, data)
+
+    def _rows_and_part(self, data: Any) -> tuple[int, int]:
+        """The rows of a batch, and how many of them a step takes at a time."""
+        x, _, weights = keras.utils.unpack_x_y_sample_weight(data)
+        rows, length = x["item_ids"].shape
+        is_own_loss = self._compile_loss is None and self._compile_metrics is None
+        if weights is None or not is_own_loss or not prefers_own_kernels():
+            return rows, rows
+        return rows, accumulation.part_rows(rows, length, self.num_items)
 
     def get_config(self) -> dict[str, Any]:
         return {
