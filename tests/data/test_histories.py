@@ -71,6 +71,12 @@ def test_every_history_is_a_stable_sort_of_the_users_rows(rows: list[Row]) -> No
         assert outside.to_list() == [item for _, item, _ in own]
 
 
+def test_times_as_far_apart_as_they_can_be_are_in_order() -> None:
+    far = 2**63 - 1
+    rows = [(2, 1, far), (1, 2, 0), (2, 3, -far), (1, 4, -far), (1, 5, far), (2, 6, 0)]
+    assert lists_of(Histories.from_log(log_of(rows))) == [[4, 2, 5], [3, 6, 1]]
+
+
 @pytest.mark.parametrize(
     ("times", "kind"),
     [

@@ -73,7 +73,7 @@ class Histories:
         users = IdLookup(user_ids).find(frame[USER.name])
         item_ids = vocabulary.encode(frame[ITEM.name])
         timestamps = frame[TIME.name].to_numpy()
-        order = np.lexsort((timestamps, users))
+        order = _by_user_and_time(users, timestamps)
         order = order[item_ids[order] > 0]
         counts = np.bincount(users[order], minlength=len(user_ids))
         weights = (
@@ -223,3 +223,23 @@ def _ranges(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> np
     """The numbers start, start + 1, ... of each range, one range after the other."""
     offsets = _offsets(lengths)
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+
+
+def _by_user_and_time(
+    users: npt.NDArray[np.int64], timestamps: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """The stable order by user, then time.
+
+    One key for both, where they fit into 63 bits, is sorted in half the time.
+
+    Args:
+        users: int64[interactions], 0 and up.
+        timestamps: int64, float64 or datetime64[interactions].
+    """
+    times = timestamps.view(np.int64) if timestamps.dtype.kind == "M" else timestamps
+    if len(users) and times.dtype.kind == "i":
+        first = int(times.min())
+        span = int(times.max()) - first + 1
+        if (int(users.max()) + 1) * span < 2**63:
+            return np.argsort(users * span + (times - first), kind="stable")
+    return np.lexsort((times, users))
