@@ -4,6 +4,7 @@ import pytest
 
 import segue
 from segue.data.splits import no_split
+from segue.evaluation import als
 from segue.recommender import Recommender
 
 
@@ -19,7 +20,8 @@ def other_run(recommender, tmp_path):
 
 def test_json_has_every_run_and_baseline_with_intervals(command, run, other_run, recommender):
     found = command("compare", run, other_run, "--json").json
-    assert list(found["systems"]) == [run.name, "other", "popularity", "last_item", "item_knn"]
+    baselines = ["popularity", "last_item", "item_knn", "als"]
+    assert list(found["systems"]) == [run.name, "other", *baselines]
     report = recommender.run.report
     assert found["systems"][run.name]["metrics"] == report["metrics"]
     assert found["systems"][run.name]["intervals"] == report["intervals"]
@@ -32,10 +34,19 @@ def test_the_verdicts_are_sentences_about_the_first_run(command, run, other_run)
     outcome = command("compare", other_run, run)
     assert outcome.code == 0, outcome.err
     assert f"other is better than {run.name}: NDCG@10 +" in outcome.out
-    assert outcome.out.count("The difference is real.") == 4
+    assert outcome.out.count("The difference is real.") == 5
     (row,) = (line for line in outcome.out.splitlines() if line.startswith("other  "))
     assert "1.0000 (1.0000 to 1.0000)" in row
     assert "no recent_popularity" in outcome.err
+
+
+def test_without_the_extra_als_is_left_out_in_one_line(command, run, monkeypatch):
+    monkeypatch.setattr(als, "find_spec", lambda name: None)
+    outcome = command("compare", run)
+    assert outcome.code == 0
+    assert "than als" not in outcome.out
+    (line,) = (each for each in outcome.err.splitlines() if "als" in each)
+    assert line == "note: no als: the package implicit is missing; pip install 'segue[als]'"
 
 
 def test_a_run_without_recorded_ranks_is_ranked(command, run, recommender, tmp_path):

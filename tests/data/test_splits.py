@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.data import splits
 from segue.data.histories import Histories
 from segue.data.log import InteractionLog
 from segue.data.splits import (
@@ -54,6 +55,54 @@ LOG = log_of(
         *((3, item, time) for time, item in enumerate([20, 30, 60], start=5)),
     ]
 )
+
+
+def test_successive_targets_are_all_test_items_each_with_what_came_before() -> None:
+    rows = [
+        *((1, item, time) for item, time in ((10, 0), (20, 1), (30, 5), (40, 6), (10, 8))),
+        *((2, item, time) for item, time in ((20, 7), (30, 9))),
+        *((3, item, time) for item, time in ((10, 2), (50, 5))),
+    ]
+    split = global_time(log_of(rows), validation_from=5, test_from=6)
+    successive = split.successive_test()
+    assert successive is not None
+    histories, vocabulary = successive.histories, successive.histories.vocabulary
+    assert histories.user_ids.to_list() == [1, 1, 2, 2]
+    assert vocabulary.decode(successive.targets).to_list() == [40, 10, 20, 30]
+    assert [vocabulary.decode(histories.items_of(row)).to_list() for row in range(4)] == [
+        [10, 20, 30],
+        [10, 20, 30, 40],
+        [],
+        [20],
+    ]
+    assert successive.owners is not None
+    assert successive.owners.tolist() == [0, 0, 1, 1]
+    assert successive.is_trained_user is not None
+    assert successive.is_trained_user.tolist() == [True, True, False, False]
+    assert split.test is not None
+    assert split.test.owners is None
+    assert targets_of(split.test) == {1: 40, 2: 20}
+    assert split.test.is_trained_user is not None
+    assert split.test.is_trained_user.tolist() == [True, False]
+    assert split.test.take(np.array([1])).is_trained_user == [False]
+
+
+def test_successive_targets_of_leave_one_out_are_the_last_items() -> None:
+    split = leave_one_out(LOG)
+    successive = split.successive_test()
+    assert targets_of(successive) == {1: 40, 3: 60}
+    assert no_split(LOG).successive_test() is None
+
+
+def test_successive_targets_with_too_much_before_them_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split = leave_one_out(LOG)
+    monkeypatch.setattr(splits, "MAX_SUCCESSIVE_ITEMS", 5)
+    assert split.successive_test() is not None
+    monkeypatch.setattr(splits, "MAX_SUCCESSIVE_ITEMS", 4)
+    with pytest.raises(DataError, match="2 test items with 5 items before them exceed"):
+        split.successive_test()
 
 
 def test_leave_one_out_tests_on_the_last_and_validates_on_the_one_before() -> None:

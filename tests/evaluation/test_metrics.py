@@ -106,6 +106,29 @@ def test_an_interval_of_a_share_is_as_wide_as_the_normal_approximation() -> None
     assert interval == pytest.approx((0.3 - half, 0.3 + half), abs=0.1 * half)
 
 
+def test_users_with_several_ranks_are_drawn_whole() -> None:
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 9, 60)
+    owners = np.repeat(np.arange(60), sizes)
+    # A user's ranks are alike, so that 60 users know less than as many independent ranks.
+    ranks = ranks_of(*np.repeat(rng.integers(1, 13, 60), sizes))
+    drawn = []
+    for _ in range(4000):
+        users = rng.integers(0, 60, 60)
+        places = np.concatenate([np.flatnonzero(owners == user) for user in users])
+        drawn.append(hit_rate(ranks[places], 5).mean())
+    interval = bootstrap_intervals(ranks, owners=owners, samples=4000)["hr@5"]
+    assert interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.02)
+    independent = bootstrap_intervals(ranks, samples=4000)["hr@5"]
+    assert interval[1] - interval[0] > 1.5 * (independent[1] - independent[0])
+
+
+def test_owners_of_one_rank_each_change_nothing_but_the_draws() -> None:
+    ranks = ranks_of(*range(1, 41))
+    apart = bootstrap_intervals(ranks, owners=np.arange(40)[::-1] + 7, samples=4000)["mrr"]
+    assert apart == pytest.approx(bootstrap_intervals(ranks, samples=4000)["mrr"], abs=0.01)
+
+
 def test_a_lower_level_gives_a_narrower_interval() -> None:
     low, high = bootstrap_intervals(HAND_WORKED, level=0.95)["mrr"]
     inner_low, inner_high = bootstrap_intervals(HAND_WORKED, level=0.5)["mrr"]

@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -217,10 +217,11 @@ def test_the_report_holds_the_figures_of_the_scorer_and_the_baselines() -> None:
     scorer, baseline = table([0, 9, 8, 0, 0], [9, 0, 8, 0, 0]), table([0, 0, 1, 0, 0], [0] * 5)
     result = evaluate(scorer, held_out, baselines={"popularity": baseline})
     assert list(result) == [
-        *("protocol", "part", "users", "candidates", "metrics", "intervals", "baselines", "notes")
+        *("protocol", "part", "users", "targets", "candidates", "metrics", "intervals"),
+        *("baselines", "by_training", "notes"),
     ]
     assert (result["protocol"], result["part"]) == ("full", "test")
-    assert (result["users"], result["candidates"]) == (2, 5)
+    assert (result["users"], result["targets"], result["candidates"]) == (2, 2, 5)
     assert result["metrics"] == summarize(np.array([2, 2], np.int32))
     assert result["intervals"]["mrr"] == [0.5, 0.5]
     assert result["baselines"] == {"popularity": summarize(np.array([1, 4], np.int32))}
@@ -243,6 +244,20 @@ def test_the_report_notes_what_lowers_the_figures() -> None:
         "1 of 4 users have a target that was never trained on: a miss",
         "1 of 4 users have a target that they had seen before: a miss",
         "2 of 4 users have an empty history",
+    ]
+
+
+def test_targets_of_the_same_user_are_counted_apart_from_the_users() -> None:
+    held_out = held_out_of([[1], [1, 2], [3]], [2, 3, 3], num_items=4)
+    twice = replace(held_out.histories, user_ids=pl.Series(["b", "b", "a"]))
+    held_out = replace(held_out, histories=twice)
+    result = evaluate(table([0, 9, 1, 1], [0, 0, 9, 1], [9, 9, 1, 9]), held_out)
+    assert (result["users"], result["targets"]) == (2, 3)
+    assert result["metrics"]["hr@1"] == pytest.approx(2 / 3)
+    # Whole users are drawn: a twice, a and b, or b twice.
+    assert result["intervals"]["hr@1"] == [0.0, 1.0]
+    assert result["notes"] == [
+        "1 of 3 histories, one for each target, have a target that they had seen before: a miss"
     ]
 
 

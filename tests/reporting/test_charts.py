@@ -55,3 +55,11 @@ def test_labels_of_a_map_differ_by_shape_as_well_as_by_colour():
         (found,) = re.findall(rf'class="dot c{number}"[^>]*><title>.*?</title>(.*?)</g>', chart)
         assert found == shape
         assert f"<title>p{number} ({labels[number]})</title>" in chart
+
+
+def test_what_a_value_is_compared_with_stands_at_its_own_place():
+    chart = bar_chart("t", [Bar("a", 1.0, "1", compared=2.0), Bar("b", 0.5, "0.5")])
+    (start,) = set(numbers(r'class="bar" x="([\d.]+)"', chart))
+    (width, _) = numbers(r'class="bar"[^>]* width="([\d.]+)"', chart)
+    (place,) = numbers(r'class="mark" d="M([\d.]+)', chart)
+    assert place - start == pytest.approx(2 * width, abs=0.2)

@@ -8,10 +8,9 @@ import polars as pl
 import pytest
 
 from segue.artifact import read_run, write_run
-from segue.config import PRESETS, load_preset
 from segue.data.splits import no_split
 from segue.evaluation.metrics import summarize
-from segue.reporting.document import describe, preset_text
+from segue.reporting.document import describe
 from segue.reporting.tested import label_column
 
 DAY_S = 86_400
@@ -121,6 +120,26 @@ def test_beyond_accuracy_the_model_stands_beside_popularity(document):
     assert 0 < own["diversity (genres)"] < 1
 
 
+def test_the_probabilities_of_the_top_10_are_judged(document, by_user):
+    calibration = document["calibration"]
+    assert (calibration["k"], calibration["users"]) == (10, 120)
+    assert sum(each["predictions"] for each in calibration["bins"]) == 1200
+    # Each user has one target, so that of ten items in the list at most one can come true.
+    hits = summarize(read_run(by_user).ranking.ranks)["hr@10"]
+    assert calibration["observed"] == pytest.approx(hits / 10)
+    predicted = [each["predicted"] for each in calibration["bins"]]
+    assert predicted == sorted(predicted)
+    assert 0 < predicted[0] < predicted[-1] < 1
+
+
+def test_scores_of_another_loss_are_no_probabilities(by_user, tmp_path):
+    run = read_run(by_user)
+    loss = run.config.loss.model_copy(update={"loss": "bce"})
+    config = run.config.model_copy(update={"loss": loss})
+    write_run(replace(run, config=config), tmp_path / "bce")
+    assert "The loss bce makes" in describe(tmp_path / "bce")["calibration"]["missing"]
+
+
 def test_hashes_are_those_of_the_files(document, by_user):
     assert document["protocol"]["sha256"] == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -129,19 +148,15 @@ def test_hashes_are_those_of_the_files(document, by_user):
     }
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_preset_reads_back_as_the_configuration(name, tmp_path):
-    path = tmp_path / f"{PRESETS[name].name}.toml"
-    path.write_text(preset_text(PRESETS[name]))
-    assert load_preset(path) == PRESETS[name]
-
-
 def test_a_run_without_a_test_part_says_so_in_each_section(by_user, tmp_path):
     run = read_run(by_user)
     bare = replace(run, split=no_split(run.split.histories), ranking=None, report={}, training={})
     write_run(bare, tmp_path / "bare")
     document = describe(tmp_path / "bare")
-    for name in ("headline", "beyond", "slices", "ranks", "age", "attention", "examples"):
+    for name in (
+        *("headline", "beyond", "slices", "ranks", "calibration"),
+        *("age", "attention", "examples"),
+    ):
         assert "no test part" in document[name]["missing"]
     assert "no training curves" in document["curves"]["missing"]
     assert document["data"]["interactions"] == run.split.histories.num_interactions

@@ -106,6 +106,21 @@ def test_averaging_validates_and_keeps_the_running_average_of_the_weights(split)
         np.testing.assert_allclose(weights_of(unvalidated)[name], average, atol=1e-6)
 
 
+def test_each_epochs_measures_are_told_and_what_the_listener_raises_ends_the_training(split):
+    told = []
+
+    def listen(measures):
+        told.append(dict(measures))
+        if len(told) == 3:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        trained(split, configured("epochs=5", "validate_every=2"), Session(on_epoch=listen))
+    assert [each["epoch"] for each in told] == [1, 2, 3]
+    assert ["ndcg@10" in each for each in told] == [False, True, False]
+    assert all(each["loss"] > 0 and each["val_loss"] > 0 for each in told)
+
+
 def test_the_curves_hold_loss_and_validation_of_every_epoch(split):
     _, curves = trained(split, configured("epochs=4", "validate_every=2"))
     assert [each["epoch"] for each in curves.epochs] == [1, 2, 3, 4]

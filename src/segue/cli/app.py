@@ -22,14 +22,15 @@ from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
 from segue.cli.report_page import report
 from segue.cli.serve import events, serve
+from segue.cli.tune import tune
 from segue.errors import SegueError
 
 DEBUG = "--debug"
 FAILED, INTERRUPTED = 1, 130
-TRAINING = {"demo", "fit"}
+TRAINING = {"demo", "fit", "tune"}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-for command in (demo, fit, evaluate, compare, recommend, similar, explain, report, serve):
+for command in (demo, fit, tune, evaluate, compare, recommend, similar, explain, report, serve):
     app.command()(spelled_out(command))
 app.add_typer(data.app, name="data")
 app.add_typer(events, name="events")

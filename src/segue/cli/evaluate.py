@@ -15,15 +15,24 @@ def evaluate(
         Literal["full", "sampled"],
         typer.Option(help="Rank the whole catalogue, or 100 items drawn for each user."),
     ] = "full",
+    targets: Annotated[
+        Literal["first", "all"],
+        typer.Option(
+            help="Ask for each user's first test item, or for all of them one after another."
+        ),
+    ] = "first",
     as_json: AsJson = False,
 ) -> None:
     """Measure a run on its own test part.
 
-    Popularity and item-KNN are measured beside it. The run stays as it is.
+    Baselines are measured beside it. The run stays as it is.
     """
     from segue.recommender import Recommender
 
-    report = Recommender.load(run).evaluate(protocol=protocol)
+    recommender = Recommender.load(run)
+    split = recommender.run.split
+    test = split.successive_test() if split and targets == "all" else None
+    report = recommender.evaluate(test, protocol=protocol)
     if as_json:
         print_json(report)
     else:

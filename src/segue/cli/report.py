@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from segue.recommender import Recommender
 
 HEADLINE = ("hr@10", "ndcg@10", "mrr")
+BY_TRAINING = {
+    "trained": "users and items that were trained on",
+    "new_users": "users never trained on",
+}
 
 
 def print_run(path: Path, recommender: "Recommender") -> None:
@@ -66,14 +70,39 @@ def print_report(report: Mapping[str, Any]) -> None:
         others = (metrics[name] for metrics in baselines.values())
         rows.append([name.upper(), value, f"{low:.4f} to {high:.4f}", *others])
     print_table(["", "model", "95% interval", *baselines], rows)
+    _print_by_training(report)
     _print_notes(report)
+
+
+def _print_by_training(report: Mapping[str, Any]) -> None:
+    """The figures apart, where anything that was never trained on is asked for."""
+    groups = report["by_training"]
+    if groups["trained"]["targets"] == report["targets"]:
+        return
+    rows: list[list[Cell]] = []
+    for name, told in BY_TRAINING.items():
+        if groups[name]["targets"]:
+            metrics, baselines = groups[name]["metrics"], groups[name]["baselines"]
+            rows.append([told, groups[name]["targets"], *(metrics[each] for each in HEADLINE)])
+            rows += [
+                [f"  {baseline}", None, *(own[each] for each in HEADLINE)]
+                for baseline, own in baselines.items()
+            ]
+    print()
+    print_table(["", "targets", *(name.upper() for name in HEADLINE)], rows)
 
 
 def _print_origin(report: Mapping[str, Any]) -> None:
     print(
-        f"{report['part']} part of the split {report['split']}: {report['users']:,} users, "
+        f"{report['part']} part of the split {report['split']}: {_asked(report)}, "
         f"{report['candidates']:,} candidates, {report['protocol']} ranking"
     )
+
+
+def _asked(report: Mapping[str, Any]) -> str:
+    """Whom the figures are of. Reports of older runs count users only."""
+    users, targets = report["users"], report.get("targets", report["users"])
+    return f"{users:,} users" if users == targets else f"{targets:,} targets of {users:,} users"
 
 
 def _with_interval(report: Mapping[str, Any], name: str) -> str:

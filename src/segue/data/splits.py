@@ -23,21 +23,28 @@ PART_NAMES = ("train", "validation", "test")
 LEAVE_ONE_OUT, GLOBAL_TIME, NO_SPLIT = "leave-one-out", "global-time", "none"
 MIN_LEAVE_ONE_OUT = 3
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
+# Of all histories together: 4 GB, at up to 20 bytes each.
+MAX_SUCCESSIVE_ITEMS = 200_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """What an evaluation ranks: users, each with a history and the item that followed.
 
+    Where each later item of a user is a target, that user stands there once for each of them.
+
     Attributes:
         part: "validation" or "test".
         histories: Everything before each target; may be empty for some users.
         targets: int32[users], dense.
+        is_trained_user: bool[users], True where the user has training interactions; None where
+            that is not known.
     """
 
     part: str
     histories: Histories
     targets: npt.NDArray[np.int32]
+    is_trained_user: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         num_items = self.histories.vocabulary.num_items
@@ -52,9 +59,23 @@ class HeldOut:
     def num_users(self) -> int:
         return self.histories.num_users
 
+    @cached_property
+    def owners(self) -> npt.NDArray[np.int64] | None:
+        """Whose each target is, int64[users] from 0; None where everybody has one."""
+        user_ids = self.histories.user_ids
+        if user_ids.n_unique() == len(user_ids):
+            return None
+        return user_ids.rank("dense").to_numpy().astype(np.int64) - 1
+
     def take(self, users: npt.NDArray[np.intp]) -> Self:
         """These users (by index), in the order given."""
-        return type(self)(self.part, self.histories.take(users), self.targets[users])
+        is_trained = self.is_trained_user
+        return type(self)(
+            self.part,
+            self.histories.take(users),
+            self.targets[users],
+            None if is_trained is None else is_trained[users],
+        )
 
     def only(self, user_ids: pl.Series) -> Self:
         """The users among `user_ids` (outside ids, compared by text), in the order they have here.
@@ -123,23 +144,50 @@ class Split:
     @cached_property
     def validation(self) -> HeldOut | None:
         """The first validation item of each user who has one; None where nobody has."""
-        return self._held_out(VALIDATION)
+        return self._first_held_out(VALIDATION)
 
     @cached_property
     def test(self) -> HeldOut | None:
         """The first test item of each user who has one, validation part of the history."""
-        return self._held_out(TEST)
+        return self._first_held_out(TEST)
 
-    def _held_out(self, part: int) -> HeldOut | None:
+    def successive_test(self) -> HeldOut | None:
+        """Every test item one after another, each with all before it as the history.
+
+        What a user did earlier in the test part is known when the later is asked for, as it would
+        be to a service; the model is not trained again in between. None where nobody has any.
+
+        Source: "successive" targets of Gusak, Volodkevich, Klenitskiy, Vasilev and Frolov, "Time to
+        split: exploring data splitting strategies for offline evaluation of sequential
+        recommenders", RecSys 2025.
+
+        Raises:
+            DataError: The histories hold too many items together.
+        """
+        places = np.flatnonzero(self.parts == TEST)
+        lengths = places - self.histories.offsets[self.histories.users[places]]
+        if lengths.sum() > MAX_SUCCESSIVE_ITEMS:
+            raise DataError(
+                f"{len(places):,} test items with {lengths.sum():,} items before them exceed the "
+                f"limit of {MAX_SUCCESSIVE_ITEMS:,}; take each user's first one, or a later moment"
+            )
+        return self._held_out(TEST, places)
+
+    def _first_held_out(self, part: int) -> HeldOut | None:
         places = np.flatnonzero(self.parts == part)
+        firsts = np.unique(self.histories.users[places], return_index=True)[1]
+        return self._held_out(part, places[firsts])
+
+    def _held_out(self, part: int, places: npt.NDArray[np.intp]) -> HeldOut | None:
+        """The items at these places as targets, None where there are none."""
         if not places.size:
             return None
-        users, firsts = np.unique(self.histories.users[places], return_index=True)
-        targets = places[firsts]
+        users = self.histories.users[places]
         return HeldOut(
             PART_NAMES[part],
-            self.histories.take_until(users, targets),
-            self.histories.item_ids[targets],
+            self.histories.take_until(users, places),
+            self.histories.item_ids[places],
+            self.train.lengths[users] > 0,
         )
 
     def _refuse_disorder(self) -> None:

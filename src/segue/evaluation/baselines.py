@@ -121,11 +121,11 @@ class ItemKNN:
                 f"item-KNN compares every two items, and {num_items:,} exceed its limit of "
                 f"{MAX_KNN_ITEMS:,}; compare with popularity alone"
             )
-        self._similarities = _nearest(_user_items(train, slice(0, train.num_users)), neighbours)
+        self._similarities = _nearest(user_items(train, slice(0, train.num_users)), neighbours)
 
     def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
         """float32[rows, num_items + 1]; added up in float64, so that rounding makes few ties."""
-        sums = _user_items(histories, users) @ self._similarities
+        sums = user_items(histories, users) @ self._similarities
         scores: npt.NDArray[np.float32] = sums.toarray().astype(np.float32)
         return scores
 
@@ -155,7 +155,7 @@ def _ordered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     return np.unique(counts, return_inverse=True)[1].astype(np.float32)
 
 
-def _user_items(histories: Histories, users: slice) -> sp.csr_array:
+def user_items(histories: Histories, users: slice) -> sp.csr_array:
     """The binary matrix float64[rows, num_items + 1]: 1 where the user has the item."""
     offsets = histories.offsets[users.start : users.stop + 1]
     item_ids = histories.item_ids[offsets[0] : offsets[-1]]

@@ -97,7 +97,12 @@ def summarize(ranks: Ranks) -> dict[str, float]:
 
 
 def bootstrap_intervals(
-    ranks: Ranks, *, samples: int = 1000, level: float = 0.95, seed: int = 0
+    ranks: Ranks,
+    *,
+    owners: npt.NDArray[np.int64] | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Percentile bootstrap intervals, over the users, of the means that `summarize` returns.
 
@@ -105,10 +110,15 @@ def bootstrap_intervals(
     each distinct rank, how many of the drawn users have it: one multinomial draw a resample,
     instead of as many draws as there are users. The draws exist in blocks of at most 64 MiB.
 
-    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    Where users have several ranks, which are then no independent draws, a user is drawn with all of
+    them, and a resample's mean is over its ranks: the cluster bootstrap.
+
+    Sources: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13; Field and
+    Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
 
     Args:
         ranks: int32[users], 0 a miss.
+        owners: int64[users], whose each rank is, from 0; None where everybody has one.
         samples: How many resamples.
         level: The share of them between the two ends, in (0, 1).
         seed: Of the draws; the same seed gives the same intervals.
@@ -122,10 +132,18 @@ def bootstrap_intervals(
     if not 0 < level < 1:
         raise RequestError(f"level={level} is no share; give one between 0 and 1, such as 0.95")
     _check_ranks(ranks)
-    distinct, counts = np.unique(ranks, return_counts=True)
     metrics = _metrics()
-    values = np.stack([metric(distinct) for metric in metrics.values()], axis=1)
-    means = resampled_means(values, counts, samples, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    if owners is None:
+        distinct, counts = np.unique(ranks, return_counts=True)
+        values = np.stack([metric(distinct) for metric in metrics.values()], axis=1)
+        means = resampled_means(values, counts, samples, rng)
+    else:
+        sums = np.stack([np.bincount(owners, metric(ranks)) for metric in metrics.values()], axis=1)
+        owned = np.bincount(owners)
+        users = np.hstack([sums, owned[:, None]])[owned > 0]
+        drawn = resampled_means(users, np.ones(len(users), np.int64), samples, rng)
+        means = drawn[:, :-1] / drawn[:, -1:]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(metrics)}
 

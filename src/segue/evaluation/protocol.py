@@ -20,6 +20,7 @@ from segue.data.histories import Histories
 from segue.data.splits import HeldOut
 from segue.errors import DataError, RequestError
 from segue.evaluation.metrics import bootstrap_intervals, summarize
+from segue.evaluation.trained import Groups, by_training
 
 BLOCK_BYTES = 64 * 2**20
 NUM_NEGATIVES = 100
@@ -156,23 +157,33 @@ def report(
     """What is told of a ranking, ready for JSON.
 
     Returns:
-        `protocol`, `part`, `users`, `candidates` (the catalogue's items, or 101), `metrics` and
-        `intervals` (95%) by metric, `baselines` (name -> metrics), and `notes`, one line each, of
-        what makes the figures lower or less comparable than they look.
+        `protocol`, `part`, `users`, `targets` (as many, or more where users have several),
+        `candidates` (the catalogue's items, or 101), `metrics` and `intervals` (95%) by metric,
+        `baselines` (name -> metrics), `by_training` (see `evaluation.trained`), and `notes`, one
+        line each, of what makes the figures lower or less comparable than they look.
 
     Raises:
         DataError: There is nobody to rank.
     """
     num_items = held_out.histories.vocabulary.num_items
-    intervals = bootstrap_intervals(ranking.ranks, seed=seed)
+    owners = held_out.owners
+    intervals = bootstrap_intervals(ranking.ranks, owners=owners, seed=seed)
+    beside = {name: each.ranks for name, each in (baselines or {}).items()}
     return {
         "protocol": protocol,
         "part": held_out.part,
-        "users": held_out.num_users,
+        "users": held_out.num_users if owners is None else int(owners.max()) + 1,
+        "targets": held_out.num_users,
         "candidates": num_items if protocol == FULL else int(ranking.candidates.max()),
         "metrics": summarize(ranking.ranks),
         "intervals": {name: list(ends) for name, ends in intervals.items()},
-        "baselines": {name: summarize(each.ranks) for name, each in (baselines or {}).items()},
+        "baselines": {name: summarize(ranks) for name, ranks in beside.items()},
+        "by_training": by_training(
+            ranking.ranks,
+            beside,
+            Groups.of(held_out, _trained_items(held_out, is_trained)),
+            seed=seed,
+        ),
         "notes": _notes(held_out, ranking, is_trained, protocol),
     }
 
@@ -204,7 +215,8 @@ def _notes(
         "a target that they had seen before: a miss": repeats,
         "an empty history": np.count_nonzero(histories.lengths == 0),
     }
-    users = f"of {held_out.num_users:,} users have"
+    whose = "users" if held_out.owners is None else "histories, one for each target,"
+    users = f"of {held_out.num_users:,} {whose} have"
     notes = [f"{count:,} {users} {what}" for what, count in counts.items() if count]
     if protocol == SAMPLED:
         fewer = np.count_nonzero(ranking.candidates <= NUM_NEGATIVES)

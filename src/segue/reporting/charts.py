@@ -27,12 +27,13 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart; the interval is drawn where there is one."""
+    """One row of a bar chart; the interval, and a value to compare with, where there are any."""
 
     label: str
     value: float
     shown: str
     interval: tuple[float, float] | None = None
+    compared: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,18 @@ def line_chart(
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """Horizontal bars from 0, the value beside each and its interval as a whisker.
+    """Horizontal bars from 0, the value beside each, its interval as a whisker.
+
+    What a value is compared with stands across its bar as a dashed line.
 
     Args:
         title: What is drawn.
         bars: At least one, none below 0.
     """
-    greatest = max(max(bar.value, bar.interval[1] if bar.interval else 0.0) for bar in bars)
+    greatest = max(
+        max(bar.value, bar.interval[1] if bar.interval else 0.0, bar.compared or 0.0)
+        for bar in bars
+    )
     x_of = _scale(0.0, greatest or 1.0, LABEL_WIDTH, WIDTH - VALUE_WIDTH)
     parts = []
     for number, bar in enumerate(bars):
@@ -127,6 +133,8 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
                 f'<path class="whisker" d="M{low:.1f} {top + 8}H{high:.1f}M{low:.1f} {top + 4}v8'
                 f'M{high:.1f} {top + 4}v8"/>'
             )
+        if bar.compared is not None:
+            parts.append(f'<path class="mark" d="M{x_of(bar.compared):.1f} {top - 3}v22"/>')
     told = "; ".join(f"{bar.label}: {bar.shown}" for bar in bars)
     return _svg(title, told, 12 + len(bars) * ROW, parts)
 

@@ -20,12 +20,13 @@ from segue.config import Config
 from segue.data.splits import Split
 from segue.evaluation.ages import as_seconds
 from segue.recommender import Recommender
+from segue.reporting.presets import preset_text
 from segue.reporting.tested import Section, label_column, measured
 from segue.scoring import ModelScorer
 
 MAP_ITEMS = 1_500
 MAP_LABELS = 6
-PACKAGES = ("segue", "keras", "jax", "numpy", "polars", "scipy")
+PACKAGES = ("segue", "keras", "jax", "numpy", "polars", "scipy", "implicit")
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -56,7 +57,10 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 def _unmeasured() -> dict[str, Section]:
     missing = {"missing": "The run holds no test part: it was fitted on everything."}
-    sections = ("headline", "beyond", "slices", "ranks", "age", "attention", "examples")
+    sections = (
+        *("headline", "beyond", "slices", "ranks", "calibration"),
+        *("age", "attention", "examples"),
+    )
     return dict.fromkeys(sections, missing)
 
 
@@ -172,21 +176,3 @@ def _reproduce(config: Config, split: Split | None) -> Section:
         "note": "LOG is the log whose histories have the SHA-256 above; on the same machine, "
         "backend and versions the same weights come out.",
     }
-
-
-def preset_text(config: Config) -> str:
-    """The configuration as a preset file, TOML; what is None is left to the default, None too."""
-    lines = []
-    for section, values in config.model_dump(mode="json").items():
-        if isinstance(values, dict):
-            lines.append(f"\n[{section}]")
-            lines += [
-                f"{key} = {_toml(value)}" for key, value in values.items() if value is not None
-            ]
-    return "\n".join(lines).strip() + "\n"
-
-
-def _toml(value: str | float | bool) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)

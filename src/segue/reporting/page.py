@@ -130,6 +130,34 @@ def _ranks(section: Section) -> str:
     return _figure(bar_chart(title, bars), title)
 
 
+def _calibration(section: Section) -> str:
+    bars = [
+        Bar(
+            f"predicted {each['predicted']:.2%}",
+            each["observed"],
+            f"{each['observed']:.2%} came true",
+            (each["low"], each["high"]),
+            each["predicted"],
+        )
+        for each in section["bins"]
+    ]
+    columns = ("predicted", "observed", "low", "high", "predictions")
+    title = f"How often the top {section['k']} came true"
+    return (
+        _text(
+            f"The probabilities of the top {section['k']} of {section['users']:,} users, by their "
+            f"size in groups of the same number; a dashed line is what was predicted. On average "
+            f"{section['predicted']:.2%} were predicted and {section['observed']:.2%} came true; "
+            f"the expected calibration error is {section['error']:.2%}."
+        )
+        + _figure(bar_chart(title, bars), title)
+        + _details(
+            "The groups as a table",
+            _table(columns, [[each[name] for name in columns] for each in section["bins"]]),
+        )
+    )
+
+
 def _map(section: Section) -> str:
     points = [Point(**each) for each in section["points"]]
     column = section["column"]
@@ -218,6 +246,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "curves": ("Training", _curves),
     "slices": ("Where it is good", _slices),
     "ranks": ("Ranks", _ranks),
+    "calibration": ("Calibration", _calibration),
     "age": ("Age", _slices),
     "map": ("Map of the items", _map),
     "attention": ("Attention", _attention),
@@ -244,7 +273,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     head = f"<thead><tr>{heads}</tr></thead>" if any(header) else ""
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def _cell(cell: Cell) -> str:

@@ -4,19 +4,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from segue.artifact import Run
+from segue.data.histories import Histories
 from segue.data.splits import HeldOut
 from segue.errors import RequestError
+from segue.evaluation.als import ALS, INSTALL, has_als
 from segue.evaluation.baselines import usual_baselines
 from segue.evaluation.comparison import System, compare, refuse_other_held_out
-from segue.evaluation.protocol import FULL, Ranking, rank_full
+from segue.evaluation.protocol import FULL, Ranking, Scorer, rank_full
+
+Baselines = tuple[dict[str, Scorer], list[str]]
 
 
-def compare_runs(runs: Mapping[str, Run], *, seed: int = 0) -> dict[str, Any]:
+def baselines_beside(train: Histories) -> Baselines:
+    """The usual baselines and, where its extra is installed, ALS; and a line for each left out."""
+    baselines, notes = usual_baselines(train)
+    if has_als():
+        baselines["als"] = ALS(train)
+    else:
+        notes.append(f"no als: the package implicit is missing; {INSTALL}")
+    return baselines, notes
+
+
+def compare_runs(
+    runs: Mapping[str, Run], *, baselines: Baselines | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Runs and the baselines side by side, the whole catalogue ranked: see `comparison.compare`.
 
     Args:
-        runs: By name; the first is compared with each of the others and each baseline, which learn
-            from its training histories.
+        runs: By name; the first is compared with each of the others and each baseline.
+        baselines: By default those that learn from the first run's training histories.
         seed: Of the resamples.
 
     Returns:
@@ -31,9 +47,9 @@ def compare_runs(runs: Mapping[str, Run], *, seed: int = 0) -> dict[str, Any]:
         refuse_other_held_out(first_name, test, name, held_out_by(run, name))
     systems = [System(name, ranking_of(run, name), is_baseline=False) for name, run in runs.items()]
     assert first.split is not None  # it has a test part
-    baselines, notes = usual_baselines(first.split.train)
+    scorers, notes = baselines or baselines_beside(first.split.train)
     is_trained = first.item_counts > 0
-    for name, scorer in baselines.items():
+    for name, scorer in scorers.items():
         ranking = rank_full(scorer, test, is_trained=is_trained)
         systems.append(System(name, ranking, is_baseline=True))
     return {

@@ -1,6 +1,7 @@
 """The sections of a report that need a test part: how good a run is, for whom, and examples."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -12,12 +13,12 @@ from segue.data.columns import TITLE
 from segue.data.splits import GLOBAL_TIME, TEST, HeldOut, Split
 from segue.evaluation import lists
 from segue.evaluation.ages import DAY_S, as_seconds
-from segue.evaluation.baselines import usual_baselines
+from segue.evaluation.calibration import reliability, top_probabilities
 from segue.evaluation.protocol import Ranking
 from segue.evaluation.slices import slices, slices_by_age
 from segue.recommender import Recommender
 from segue.reporting.attention import has_attention, last_attention
-from segue.reporting.runs import compare_runs, held_out_by, ranking_of
+from segue.reporting.runs import Baselines, baselines_beside, compare_runs, held_out_by, ranking_of
 from segue.scoring import ModelScorer
 
 Section = dict[str, Any]
@@ -28,6 +29,7 @@ NUM_EXAMPLES = 5  # of each kind
 NUM_ATTENTIONS = 3
 SHOWN_HISTORY = 10
 GOOD_RANK = 3
+CALIBRATED_LOSSES = ("softmax", "sampled_softmax")
 
 
 def measured(recommender: Recommender, name: str) -> dict[str, Section]:
@@ -40,9 +42,10 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
     train_users = train.indices_of(test.histories.user_ids)
     column = label_column(run.catalogue)
     examples = _chosen(ranking)
+    baselines = baselines_beside(train)
     return {
-        "headline": compare_runs({name: run}),
-        "beyond": _beyond(recommender, test, name),
+        "headline": compare_runs({name: run}, baselines=baselines),
+        "beyond": _beyond(recommender, test, name, baselines),
         "slices": {
             "slices": slices(
                 ranking,
@@ -54,6 +57,7 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
             )
         },
         "ranks": _ranks(ranking),
+        "calibration": _calibration(recommender, test),
         "age": _age(run.split, ranking),
         "attention": _attention(recommender, test, examples),
         "examples": _examples(recommender, test, ranking, examples),
@@ -76,7 +80,7 @@ def label_column(catalogue: pl.DataFrame | None) -> str | None:
     return None
 
 
-def _beyond(recommender: Recommender, test: HeldOut, name: str) -> Section:
+def _beyond(recommender: Recommender, test: HeldOut, name: str, baselines: Baselines) -> Section:
     """Coverage, novelty, popularity and diversity of the top 10, for the model and baselines."""
     run = recommender.run
     assert run.split is not None  # it has a test part
@@ -88,7 +92,7 @@ def _beyond(recommender: Recommender, test: HeldOut, name: str) -> Section:
     embeddings = ModelScorer(recommender.model).item_table
     systems = {
         name: ModelScorer(recommender.model, run.item_counts),
-        **usual_baselines(train)[0],
+        **baselines[0],
     }
     found: dict[str, dict[str, float]] = {}
     for system, scorer in systems.items():
@@ -118,6 +122,23 @@ def _ranks(ranking: Ranking) -> Section:
         groups.append({"places": place, "users": int(np.count_nonzero(is_in))})
     misses = int(np.count_nonzero(ranking.ranks == 0))
     return {"groups": [*groups, {"places": "a miss", "users": misses}]}
+
+
+def _calibration(recommender: Recommender, test: HeldOut) -> Section:
+    """Whether the probabilities of each user's top 10 come true as often as they say."""
+    loss = recommender.run.config.loss.loss
+    if loss not in CALIBRATED_LOSSES:
+        return {
+            "missing": f"The loss {loss} makes scores that are no probabilities over the "
+            f"catalogue; {' and '.join(CALIBRATED_LOSSES)} do."
+        }
+    users = np.flatnonzero(test.histories.lengths)
+    if not users.size:
+        return {"missing": "No test user has a history."}
+    probabilities, is_target = top_probabilities(ModelScorer(recommender.model), test.take(users))
+    is_shown = probabilities > 0
+    found = reliability(probabilities[is_shown], is_target[is_shown])
+    return {"k": probabilities.shape[1], "users": len(users), **asdict(found)}
 
 
 def _age(split: Split, ranking: Ranking) -> Section:

@@ -1,0 +1,143 @@
+"""`segue tune`: a search for the settings of a preset that validate best on a log."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segue.cli.files import refuse_taken, write_text
+from segue.cli.fit import Filters, Recipe
+from segue.cli.inputs import chosen_validation, read_source
+from segue.cli.options import AsJson, Force, LogColumns, LogSource, number, whole_number
+from segue.cli.output import note, print_json, print_table
+from segue.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from segue.tuning.search import Found
+
+EXAMPLE = "tuned.toml"
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How long to search, and where that is kept."""
+
+    trials: Annotated[
+        int,
+        typer.Option(
+            metavar="N", parser=whole_number, help="Trials, earlier ones of the study too."
+        ),
+    ] = 20
+    minutes: Annotated[
+        float, typer.Option(metavar="M", parser=number, help="The time for this search.")
+    ] = 60.0
+    study: Annotated[
+        Path, typer.Option(metavar="FILE", help="The SQLite file of all trials, to go on from.")
+    ] = Path("tune.db")
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The preset file to write.")] = Path(
+        EXAMPLE
+    )
+
+
+def tune(
+    source: LogSource,
+    options: SearchOptions,
+    recipe: Recipe,
+    columns: LogColumns,
+    filters: Filters,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Search for the settings of a preset that validate best on a log, and write a preset file.
+
+    The preset itself is tried first, so that what is found validates as well or better. A search
+    that was stopped goes on with the same command. The test part is not looked at.
+    """
+    try:
+        from segue.tuning.search import Budget
+        from segue.tuning.search import tune as search
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the search needs the module {error.name!r}; pip install 'segue[tune]'"
+        ) from None
+    from segue.reporting.presets import preset_text
+
+    budget = Budget(options.trials, options.minutes)
+    if options.out.suffix != ".toml":
+        raise OutputError(f"{options.out} is no preset file; name a .toml file, such as {EXAMPLE}")
+    if options.out.resolve() == Path(recipe.preset).resolve():
+        raise OutputError(f"--out {options.out} is the preset searched; name another file")
+    refuse_taken(options.out, EXAMPLE, force=force)
+    config = recipe.config()
+    log, catalogue = read_source(source, columns)
+    split = recipe.divided(filters.apply(log))
+    validation = chosen_validation(split, recipe.validation_users, config.training.seed)
+    note(*split.notes)
+    found = search(
+        split,
+        preset=config,
+        budget=budget,
+        study=options.study,
+        validation=validation,
+        items=catalogue,
+        tell=note,
+    )
+    write_text(options.out, preset_text(found.config))
+    chosen = replace(recipe, preset=str(options.out), settings=None)
+    more = replace(options, trials=2 * options.trials)
+    commands = {
+        "fit": _command("fit", source, chosen, columns, filters, out="RUN"),
+        "go_on": _command("tune", source, more, recipe, columns, filters, force=True),
+    }
+    if as_json:
+        print_json(_document(found, options.out, commands))
+    else:
+        _print_found(found, options.out, commands)
+
+
+def _command(name: str, source: str, *groups: Any, **others: str | bool) -> str:
+    """The command with every option of the groups that is not as it is by default."""
+    given = {
+        field.name: value
+        for group in groups
+        for field in fields(group)
+        if (value := getattr(group, field.name)) != field.default
+    }
+    words = ["segue", name, source]
+    for key, value in {**given, **others}.items():
+        flag = "--set" if key == "settings" else f"--{key.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            words += [flag] if value is True else [flag, str(each)]
+    return shlex.join(words)
+
+
+def _document(found: "Found", out: Path, commands: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "metric": "ndcg@10",
+        "part": "validation",
+        "default": found.default,
+        "best": found.best,
+        "changes": {name: list(pair) for name, pair in found.changes.items()},
+        "finished": found.finished,
+        "pruned": found.pruned,
+        "is_time_up": found.is_time_up,
+        "preset": str(out),
+        "commands": dict(commands),
+    }
+
+
+def _print_found(found: "Found", out: Path, commands: Mapping[str, str]) -> None:
+    ended = ", when the time was up" if found.is_time_up else ""
+    print(f"{found.finished} trials finished and {found.pruned} were pruned{ended}.\n")
+    if found.changes:
+        rows = [(name, *pair) for name, pair in found.changes.items()]
+        print_table(["", "preset", "best"], [("NDCG@10", found.default, found.best), *rows])
+    else:
+        print(f"Nothing validated better than the preset itself: NDCG@10 {found.default:.4f}.")
+    print("\nNDCG@10 is that of the validation part; the test part was not looked at.")
+    print(f"The preset is in {out}.\n")
+    print("Next, to measure it once on the test part, or to search on:")
+    print(*(f"  {each}" for each in commands.values()), sep="\n")

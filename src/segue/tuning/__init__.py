@@ -1,0 +1,1 @@
+"""The search for settings: which values of a preset's few important fields validate best."""
