@@ -1,6 +1,7 @@
 # The service alone, without what trains: mount a run at /runs and name it.
 #   docker build -t segue .
 #   docker run -p 8000:8000 -e SEGUE_API_KEYS=... -v ./runs:/runs segue /runs/ml-1m
+# Events are written beside the run, by the user 10001: chown 10001 runs, or give --database.
 FROM python:3.11-slim AS build
 COPY pyproject.toml constraints.txt README.md LICENSE /source/
 COPY src /source/src

@@ -25,6 +25,9 @@ from segue.scoring import ModelScorer
 MAX_K = 500
 # Users encoded and ranked together when many are asked for.
 BLOCK_USERS = 2_048
+# Windows encoded together where somebody waits: more take longer for each, on a CPU. A service
+# compiles the shapes up to this one.
+ONLINE_ROWS = 32
 
 Id = str | int
 MODEL, POPULAR = "model", "popular"
@@ -64,7 +67,7 @@ class Recommender:
         seed = run.config.training.seed
         self.model = SASRec(run.vocabulary.num_items, run.config.model, run.config.loss, seed=seed)
         load_weights(self.model, run.weights)
-        self._scorer = ModelScorer(self.model, run.item_counts)
+        self._scorer = ModelScorer(self.model, run.item_counts, is_final=True)
         self._index = ExactIndex(self._scorer.item_table)
         # Popularity is a product too: one column of counts against the query 1.
         self._popular = ExactIndex(run.item_counts[:, None].astype(np.float32))
@@ -198,25 +201,25 @@ class Recommender:
     def top(
         self,
         strategy: str,
-        histories: Histories,
+        windows: ItemIds,
         k: int,
         *,
         exclusions: Exclusions | None = None,
         allowed: ItemIds | None = None,
     ) -> TopK:
-        """The best items of each history, by dense id; fewer where fewer candidates are left.
+        """The best items after each window, by dense id; fewer where fewer candidates are left.
 
         Args:
-            strategy: "model", for histories none of which is empty, or "popular", which looks at
+            strategy: "model", for windows none of which is empty, or "popular", which looks at
                 none of them.
-            histories: over this run's vocabulary.
+            windows: int32[rows, length], dense ids as `Histories.windows` gives them.
             k: at least 1; cut to the number of items.
             exclusions, allowed: as `ExactIndex.search` takes them.
         """
         if strategy == MODEL:
-            index, queries = self._index, self._scorer.queries(histories, slice(None))
+            index, queries = self._index, self._scorer.encoder(windows)
         else:
-            index, queries = self._popular, np.ones((histories.num_users, 1), dtype=np.float32)
+            index, queries = self._popular, np.ones((len(windows), 1), dtype=np.float32)
         k = min(k, self.vocabulary.num_items)
         return index.search(queries, k, exclusions=exclusions, allowed=allowed)
 
@@ -249,10 +252,12 @@ class Recommender:
             histories: over this run's vocabulary.
             dense_id: 1..num_items.
         """
-        scores: npt.NDArray[np.float32] = (
-            self._scorer.queries(histories, slice(None)) @ self._scorer.item_table[dense_id]
-        )
-        return scores
+        item = self._scorer.item_table[dense_id]
+        scores = [
+            self._scorer.queries(histories, slice(at, at + ONLINE_ROWS)) @ item
+            for at in range(0, histories.num_users, ONLINE_ROWS)
+        ]
+        return np.concatenate([np.zeros(0, np.float32), *scores])
 
     def titles(self, item_ids: Sequence[Id]) -> list[str]:
         """The title of each known item, its id where the catalogue has none."""
@@ -263,6 +268,11 @@ class Recommender:
             str(title if title is not None else item)
             for title, item in zip(frame[column], frame["item_id"], strict=True)
         ]
+
+    @property
+    def max_length(self) -> int:
+        """How many of a history's newest items the model looks at."""
+        return self.run.config.model.max_length
 
     @cached_property
     def _directions(self) -> tuple[ExactIndex, npt.NDArray[np.float32]]:
@@ -298,7 +308,8 @@ class Recommender:
         for strategy, members in ((MODEL, ~is_empty), (POPULAR, is_empty)):
             chosen = block.take(np.flatnonzero(members))
             exclusions = (chosen.offsets, chosen.item_ids) if exclude_seen else None
-            top = self.top(strategy, chosen, k, exclusions=exclusions)
+            windows = chosen.windows(self.max_length)
+            top = self.top(strategy, windows, k, exclusions=exclusions)
             frame = self._named(top, chosen.user_ids).with_columns(strategy=pl.lit(strategy))
             parts.append(frame.with_columns(order=np.repeat(np.flatnonzero(members), top.counts)))
         merged = pl.concat(parts).sort("order", maintain_order=True).drop("order")

@@ -16,14 +16,21 @@ class ModelScorer:
     is served; else all its scores are 0.
     """
 
-    def __init__(self, model: SASRec, item_counts: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        model: SASRec,
+        item_counts: npt.NDArray[np.int64] | None = None,
+        *,
+        is_final: bool = False,
+    ) -> None:
         """Scores with `model`, as it is at each call.
 
         Args:
             model: trained, or in training.
             item_counts: int64[num_items + 1].
+            is_final: see `Encoder`.
         """
-        self.encoder = Encoder(model)
+        self.encoder = Encoder(model, is_final=is_final)
         self._item_embedding = model.item_embedding
         self._item_counts = item_counts
 

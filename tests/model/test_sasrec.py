@@ -424,3 +424,44 @@ def test_the_encoder_compiles_each_shape_once():
             encoder(np.ones((rows, length), dtype="int32"))
     assert sorted(set(traced)) == sorted(traced)
     assert set(traced) <= {(rows, length) for rows in ROW_SIZES for length in (16, 32, 40)}
+
+
+def test_models_of_one_make_share_what_was_compiled_but_not_their_weights():
+    if keras.backend.backend() != "jax":
+        pytest.skip("counts JAX's compilations")
+    import jax
+
+    compiled_for: list[str] = []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled_for.append(event)
+
+    window = row(history(6, 9))[0]
+    first, second = (SASRec(ITEMS, SMALL, seed=seed) for seed in (1, 2))
+    encoders = [Encoder(first), Encoder(second, is_final=True)]
+    encoders[0](window)
+    # What Keras computes one by one is compiled here, before anything is counted.
+    expected = [keras.ops.convert_to_numpy(m.encode({"item_ids": window})) for m in (first, second)]
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        received = [encoder(window) for encoder in encoders]
+        assert compiled_for == []
+        Encoder(SASRec(ITEMS + 1, SMALL))(window)  # of another make
+        assert compiled_for
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    np.testing.assert_allclose(received[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(received[1], expected[1], atol=1e-5)
+    assert not np.allclose(received[0], received[1], atol=1e-2)
+
+
+def test_an_encoder_of_a_model_in_training_follows_its_weights(model):
+    window = row(history(6, 9))[0]
+    encoder = Encoder(model)
+    before = encoder(window)
+    model.item_embedding.table.assign(-model.item_embedding.table)
+    after = encoder(window)
+    expected = keras.ops.convert_to_numpy(model.encode({"item_ids": window}))
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    assert not np.allclose(before, after, atol=1e-3)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jax
 import polars as pl
 import pytest
 import uvicorn
@@ -95,6 +96,20 @@ def start(served_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             yield client
 
     return started
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """What JAX compiles from here on."""
+    compiled: list[str] = []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield compiled
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,22 @@ def add(page: Page, query: str, title: str) -> None:
     page.locator("#found").get_by_role("button", name=title).click()
 
 
+def test_a_recommendation_is_explained_by_the_items_that_speak_for_it(page, client):
+    for number in (3, 7):
+        with page.expect_response("**/v1/recommendations"):
+            add(page, f"cafe {number}", f"Café Number {number} ({1970 + number})")
+    first = results(page).first
+    with page.expect_response("**/v1/explanations") as answered:
+        first.get_by_role("button", name="Why").click()
+    why = answered.value.json()
+    speaking = [each for each in why["influences"] if each["change"] < 0]
+    strongest = min(speaking, key=lambda each: each["change"], default=None)
+    expected = f"Because of {strongest['title']}" if strongest else "No single item"
+    expect(first.get_by_role("status")).to_contain_text(expected)
+    found = Axe().run(page).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in SERIOUS] == []
+
+
 def test_three_films_are_added_and_ten_recommendations_follow_each(page, client):
     shown = [titles(page)]
     for number in (3, 7, 11):

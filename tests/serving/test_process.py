@@ -17,7 +17,9 @@ import httpx
 import pytest
 
 KILLS = 50
-# A store alone starts in no time; the service around it would compile for seconds before each kill.
+# A service loads for seconds before each kill; a store alone, as in `WRITER`, starts in no time.
+SERVICE_KILLS = int(os.environ.get("SEGUE_TEST_KILLS", "5"))
+WRITERS = 3
 WRITER = """
 import sys
 from segue.serving.store import Append, Store, StoredEvent
@@ -130,3 +132,59 @@ def test_killed_at_any_moment_no_acknowledged_event_is_lost_and_none_is_there_tw
     assert acknowledged <= set(kept)
     assert len(kept) == len(set(kept))
     assert len(kept) % 3 == 0  # a write is there whole or not at all
+
+
+def write_until_killed(address: str, round_and_writer: str, acknowledged: list[str]) -> None:
+    """Send events, three at a time, until the service is gone; note those it acknowledged."""
+    with httpx.Client(base_url=address) as client, suppress(httpx.TransportError):
+        for number in range(1_000_000):
+            names = [f"{round_and_writer}-{number}-{each}" for each in range(3)]
+            events = [
+                {"event_id": name, "user_id": f"user-{each}", "item_id": name, "timestamp": number}
+                for each, name in enumerate(names)
+            ]
+            answer = client.post("/v1/events", json={"events": events})
+            assert answer.json() == {"accepted": 3, "duplicates": 0, "rejected": []}
+            acknowledged += names
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_killed_service_has_kept_every_event_it_acknowledged(kind, own_run, tmp_path, request):
+    url = f"sqlite:///{tmp_path / 'events.sqlite'}"
+    if kind == "postgresql":
+        url = f"{request.getfixturevalue('postgres')}/postgres"
+    settings = {
+        "SEGUE_ERASURE_KEY": "a key that nobody guesses",
+        # Only the first service compiles.
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    from segue.serving.store import Store
+
+    random.seed(5)
+    acknowledged: list[str] = []
+    for kill in range(SERVICE_KILLS):
+        with process(own_run, "--database", url, **settings) as (service, address):
+            before = len(acknowledged)
+            writers = [
+                threading.Thread(
+                    target=write_until_killed, args=(address, f"killed-{kill}-{each}", acknowledged)
+                )
+                for each in range(WRITERS)
+            ]
+            for writer in writers:
+                writer.start()
+            while len(acknowledged) == before:
+                assert any(writer.is_alive() for writer in writers)
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.1))
+            service.kill()
+            for writer in writers:
+                writer.join()
+    store = Store(url, "integer", erasure_key=settings["SEGUE_ERASURE_KEY"])
+    found = [event.event_id or "" for rows in store.everything() for event in rows]
+    store.close()
+    kept = [name for name in found if name.startswith("killed-")]  # others' are there, too
+    assert set(acknowledged) <= set(kept)
+    assert len(kept) == len(set(kept))
+    assert len(kept) % 3 == 0  # a request's events are there together or not at all

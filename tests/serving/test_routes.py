@@ -26,17 +26,20 @@ def ids(document) -> list[int]:
 
 def test_recommendations_are_those_of_the_recommender(client, served):
     rng = np.random.default_rng(0)
-    histories = [rng.integers(1, 31, size=rng.integers(1, 25)).tolist() for _ in range(60)]
-    expected = served.recommend(histories, k=7)
-    for at, history in enumerate(histories):
-        mine = expected.filter(user_id=at)
-        answer = recommended(client, history=history, k=7, **{"return": ["score"]})
+    histories = [rng.integers(1, 31, size=rng.integers(1, 25)).tolist() for _ in range(1_000)]
+    expected = served.recommend(histories, k=7).partition_by("user_id", as_dict=True)
+    results: list[dict[str, object]] = []
+    for at in range(0, len(histories), 64):
+        asked = [{"history": h, "k": 7, "return": ["score"]} for h in histories[at : at + 64]]
+        answer = client.post(f"{RECOMMEND}:batch", json={"requests": asked})
+        results += answer.json()["results"]
+    results[0] = recommended(client, history=histories[0], k=7, **{"return": ["score"]})
+    for at, result in enumerate(results):
+        mine = expected[at,]
+        assert result["strategy"] == "model"
+        got = {item["item_id"]: item["score"] for item in result["items"]}
+        np.testing.assert_allclose(list(got.values()), mine["score"], atol=1e-4)
         scores = dict(mine.select("item_id", "score").iter_rows())
-        got = {item["item_id"]: item["score"] for item in answer["items"]}
-        assert answer["strategy"] == "model"
-        np.testing.assert_allclose(
-            [item["score"] for item in answer["items"]], mine["score"], atol=1e-4
-        )
         for item in got.keys() ^ scores.keys():  # only where scores are as good as equal
             assert abs((got | scores)[item] - mine["score"].min()) < 1e-4
 
@@ -119,6 +122,39 @@ def test_similar_items_are_those_of_the_recommender(client, served):
     assert client.get("/v1/items/nothing/similar").status_code == 404
 
 
+def test_an_explanation_is_what_the_score_would_be_without_each_item(client):
+    def score(history: list[object]) -> float:
+        asked = {"history": history, "allow": [5], "exclude_seen": False, "return": ["score"]}
+        (item,) = recommended(client, **asked)["items"]
+        return item["score"]
+
+    history = [3, "7", "no such", 11, 3]
+    answer = client.post("/v1/explanations", json={"history": history, "item_id": "5"}).json()
+    assert (answer["item_id"], answer["title"]) == (5, "Café Number 5 (1975)")
+    assert answer["unknown_items"] == ["no such"]
+    assert answer["score"] == pytest.approx(score(history), abs=1e-4)
+    assert [each["place"] for each in answer["influences"]] == [1, 2, 4, 5]
+    assert [each["item_id"] for each in answer["influences"]] == [3, 7, 11, 3]
+    for each in answer["influences"]:
+        without = score([item for place, item in enumerate(history, 1) if place != each["place"]])
+        assert each["score_without"] == pytest.approx(without, abs=1e-4)
+        assert each["change"] == pytest.approx(without - answer["score"], abs=1e-4)
+
+
+def test_a_users_recommendations_are_explained_by_the_stored_history(client, served):
+    own = client.post("/v1/explanations", json={"user_id": "5", "item_id": 1}).json()
+    given = client.post("/v1/explanations", json={"history": served.history_of(5), "item_id": 1})
+    assert own["influences"] == given.json()["influences"]
+    assert own["score"] == given.json()["score"]
+
+
+def test_what_cannot_be_explained_is_refused(client):
+    for asked in ({"history": [1], "item_id": "nothing"}, {"history": ["nothing"], "item_id": 1}):
+        answer = client.post("/v1/explanations", json=asked)
+        assert answer.status_code == 422
+        assert "nothing" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("query", ["café 7", "CAFE number 7", "7 cafe", "1977 caf"])
 def test_titles_are_found_whatever_case_accents_and_order(client, query):
     found = client.get("/v1/items", params={"query": unicodedata.normalize("NFD", query)}).json()
@@ -162,7 +198,7 @@ BAD = [
     (b'{"history": [' + b"9" * 5000 + b"]}", 400),
     (b'{"history": [' + b"9" * 50 + b"]}", 422),
     (b'{"history": ["' + b"a" * 10_000 + b'"]}', 422),
-    (b'{"history": ["\\ud800"]}', 422),
+    (b'{"history": ["\\ud800"]}', 400),  # half a letter: no UTF-8 has it
     (b'{"history": [""]}', 422),
     (b"{}", 422),
     (b"[]", 422),

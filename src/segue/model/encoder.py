@@ -1,7 +1,8 @@
 """Histories in, queries out: the model compiled for inference, at a few fixed shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import keras
 import numpy as np
@@ -10,17 +11,35 @@ import numpy.typing as npt
 from segue.model.sasrec import SASRec
 
 # Shapes are compiled once each; inputs are padded up to the next one.
-ROW_SIZES = (1, 8, 32, 128)
+ROW_SIZES = (1, 8, 16, 32, 128)
 SHORTEST = 16
 
 Ids = npt.NDArray[np.int32]
 
 
+class _Executables(dict[tuple[int, ...], Callable[..., Any]]):
+    """Compiled functions by the shape of their item ids."""
+
+
+# By all that compiling depends on; kept while an encoder uses them. Weights are arguments of the
+# functions, so that a service that loads its next model of the same make compiles nothing.
+_shared: WeakValueDictionary[Hashable, _Executables] = WeakValueDictionary()
+
+
 class Encoder:
     """A model's `encode`, compiled; follows the model's weights as they change."""
 
-    def __init__(self, model: SASRec) -> None:
-        self._encode = compiled(model, lambda item_ids: model.encode({"item_ids": item_ids}))
+    def __init__(self, model: SASRec, *, is_final: bool = False) -> None:
+        """Takes the model.
+
+        Args:
+            model: Trained, or in training.
+            is_final: its weights will not change any more, so that they are looked up once.
+        """
+        if keras.backend.backend() == "jax":
+            self._encode = _shared_for_jax(model, is_final)
+        else:
+            self._encode = compiled(model, lambda item_ids: model.encode({"item_ids": item_ids}))
         self.max_length = model.settings.max_length
         self.width = model.settings.width
 
@@ -72,6 +91,31 @@ def compiled(model: SASRec, function: Callable[..., Any]) -> Callable[..., npt.N
         "torch": _without_gradient_for_torch,
     }
     return compilers[keras.backend.backend()](model, function)
+
+
+def _shared_for_jax(model: SASRec, is_final: bool) -> Callable[[Ids], npt.NDArray[np.float32]]:
+    """`model.encode`, compiled once for each shape and for all models of the same make."""
+    import jax
+
+    variables = model.variables
+    signature = tuple((tuple(each.shape), each.dtype) for each in variables)
+    make = (model.settings.model_dump_json(), model.dtype_policy.name, signature)
+    executables = _shared.setdefault(make, _Executables())
+    final_values = [each.value for each in variables] if is_final else None
+
+    def encode(values: list[Any], item_ids: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return model.encode({"item_ids": item_ids})
+
+    def call(item_ids: Ids) -> npt.NDArray[np.float32]:
+        values = final_values or [each.value for each in variables]
+        if item_ids.shape not in executables:
+            # Compiled ahead: what `jit` keeps would hold the model and its weights.
+            lowered = jax.jit(encode).lower(values, item_ids)
+            executables[item_ids.shape] = lowered.compile()
+        return np.asarray(executables[item_ids.shape](values, item_ids))
+
+    return call
 
 
 def _compiled_for_jax(

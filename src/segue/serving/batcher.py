@@ -29,6 +29,7 @@ class ClosedError(Exception):
 @dataclass(eq=False)
 class _Job(Generic[Q, A]):
     questions: Sequence[Q]
+    size: int
     loop: asyncio.AbstractEventLoop
     answers: "asyncio.Future[list[A]]"
 
@@ -72,8 +73,15 @@ class Batcher(Generic[Q, A]):
         """Questions that wait now."""
         return self._waiting
 
-    async def ask(self, questions: Sequence[Q], deadline_s: float) -> list[A]:
+    async def ask(
+        self, questions: Sequence[Q], deadline_s: float, *, each_counts: int = 1
+    ) -> list[A]:
         """The answers to questions, all from one batch.
+
+        Args:
+            questions: What is asked.
+            deadline_s: How long an answer may take.
+            each_counts: As how many questions each of them counts, because it takes as long.
 
         Raises:
             QueueFullError: At once, if too many questions wait.
@@ -81,14 +89,15 @@ class Batcher(Generic[Q, A]):
             ClosedError: The batcher is closed.
         """
         loop = asyncio.get_running_loop()
-        job = _Job[Q, A](questions, loop, loop.create_future())
+        size = each_counts * len(questions)
+        job = _Job[Q, A](questions, size, loop, loop.create_future())
         with self._changed:
             if self._is_closed:
                 raise ClosedError
-            if self._waiting and self._waiting + len(questions) > self._max_waiting:
+            if self._waiting and self._waiting + size > self._max_waiting:
                 raise QueueFullError
             self._jobs.append(job)
-            self._waiting += len(questions)
+            self._waiting += size
             self._changed.notify()
         try:
             async with asyncio.timeout(deadline_s):
@@ -114,7 +123,7 @@ class Batcher(Generic[Q, A]):
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
-                self._waiting -= len(job.questions)
+                self._waiting -= job.size
 
     def _taken(self) -> list[_Job[Q, A]]:
         """The next jobs, once there are some; none when the batcher is closed and empty."""
@@ -122,11 +131,9 @@ class Batcher(Generic[Q, A]):
             self._changed.wait_for(lambda: self._jobs or self._is_closed)
             taken: list[_Job[Q, A]] = []
             size = 0
-            while self._jobs and (
-                not taken or size + len(self._jobs[0].questions) <= self._max_batch
-            ):
+            while self._jobs and (not taken or size + self._jobs[0].size <= self._max_batch):
                 taken.append(self._jobs.popleft())
-                size += len(taken[-1].questions)
+                size += taken[-1].size
             self._waiting -= size
             return taken
 

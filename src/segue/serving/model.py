@@ -16,18 +16,16 @@ import polars as pl
 
 from segue.artifact import Run
 from segue.data.columns import TITLE
-from segue.data.histories import Histories
 from segue.errors import RequestError, SegueError
 from segue.model.encoder import ROW_SIZES, lengths_of
-from segue.recommender import MODEL, POPULAR, Id, Recommender
+from segue.recommender import MODEL, ONLINE_ROWS, POPULAR, Id, Recommender
+from segue.reporting.explanation import Explanation, explain
 from segue.retrieval.filters import Filter, ItemFilters
 from segue.serving.limits import MAX_HISTORY, MAX_SAFE_INTEGER
 from segue.serving.search import TitleSearch
 from segue.serving.store import UserEvents
 from segue.serving.times import Clock, Given, Stored
 
-# Larger batches take longer for each question, on a CPU, and all of them wait for the last.
-MAX_BATCH = 32
 VERSION_LENGTH = 12
 YEAR = "year"
 YEAR_IN_TITLE = r"\((\d{4})\)\s*$"
@@ -48,10 +46,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Question:
-    """What to recommend to a history, or to a user with stored events."""
+    """What to recommend to a history, or to a user with stored events.
+
+    Attributes:
+        wanted: See there.
+        history: Item ids; None: the user's.
+        times: When each of them was met; None: they stand in that order.
+        user_id: Whose history, where none is given.
+        events: What the store has of that user.
+        exclude_seen: Whether the history's items are left out.
+    """
 
     wanted: Wanted
-    history: Sequence[tuple[Id, Given | None]] | None = None
+    history: Sequence[Id] | None = None
+    times: Sequence[Given] | None = None
     user_id: str = ""
     events: UserEvents | None = None
     exclude_seen: bool = True
@@ -62,6 +70,14 @@ class SimilarQuestion:
     """Which items are like one."""
 
     wanted: Wanted
+    item_id: Id
+
+
+@dataclass(frozen=True)
+class WhyQuestion:
+    """Why an item is recommended; `of` says to whom."""
+
+    of: Question
     item_id: Id
 
 
@@ -109,7 +125,10 @@ class ServedModel:
         self.clock = Clock.of(self.histories)
         self.catalogue = _with_years(run.catalogue, self.vocabulary.num_items)
         self.filters = ItemFilters(self.catalogue)
-        self._outside = [shown_id(each) for each in self.vocabulary.ids.to_list()]
+        ids = self.vocabulary.ids.to_list()
+        self._outside = [shown_id(each) for each in ids]
+        # For the few ids of a request a dict is a hundred times as fast as a table.
+        self._dense = {str(each): dense for dense, each in enumerate(ids, start=1)}
 
     @cached_property
     def search(self) -> TitleSearch:
@@ -124,40 +143,22 @@ class ServedModel:
             RequestError: The model gives queries that are not finite.
         """
         for rows in ROW_SIZES:
-            for length in lengths_of(self.recommender.run.config.model.max_length):
-                window = np.ones(length, np.int32)
-                histories = Histories.from_lists(self.vocabulary, [window] * rows)
-                self.recommender.top(MODEL, histories, 1)
+            for length in lengths_of(self.recommender.max_length) if rows <= ONLINE_ROWS else ():
+                self.recommender.top(MODEL, np.ones((rows, length), np.int32), 1)
         self.recommender.similar_to(1, 1)
         self.search.find("", 1)
 
     def answers(self, questions: Sequence[Question]) -> list[Answer | SegueError]:
         """What each question is answered, in their order; an error instead where one is wrong."""
-        if not questions:
-            return []
-        outcomes: list[Answer | SegueError | None] = []
-        histories: list[Sequence[Id]] = []
+        outcomes: list[_Prepared | SegueError] = []
         for question in questions:
             try:
-                histories.append(self._history(question))
-                outcomes.append(None)
+                outcomes.append(self._prepared(question))
             except SegueError as error:
-                histories.append([])
                 outcomes.append(error)
-        # Looking up all ids at once costs hardly more than looking up those of one history.
-        dense = self.vocabulary.encode_text([each for history in histories for each in history])
-        ends = np.cumsum([len(history) for history in histories])[:-1]
-        prepared: list[_Prepared] = []
-        for at, item_ids in enumerate(np.split(dense, ends)):
-            if outcomes[at] is None:
-                try:
-                    prepared.append(self._prepared(questions[at], histories[at], item_ids))
-                except SegueError as error:
-                    outcomes[at] = error
-        for group in _groups(prepared):
+        for group in _groups([each for each in outcomes if isinstance(each, _Prepared)]):
             self._rank(group)
-        ready = iter(prepared)
-        return [next(ready).answer if each is None else each for each in outcomes]  # type: ignore[misc]
+        return [each.answer if isinstance(each, _Prepared) else each for each in outcomes]  # type: ignore[misc]
 
     def similar(self, question: SimilarQuestion) -> Answer:
         """The items like one.
@@ -175,18 +176,26 @@ class ServedModel:
         items = self.described(top.item_ids[0], top.scores[0], question.wanted.parts)
         return Answer(self.version, "similar", unknown, items, _reason(k, len(items)))
 
+    def explanation(self, question: WhyQuestion) -> Explanation:
+        """What the score of an item would be without each item of a history.
+
+        Raises:
+            RequestError: The vocabulary lacks the item, or all of the history.
+        """
+        return explain(self.recommender, self._outside_history(question.of), question.item_id)
+
     def dense_id(self, item_id: Id) -> int:
         """The dense id of an outside id.
 
         Raises:
             UnknownItemError: The vocabulary lacks it.
         """
-        (dense,) = self.vocabulary.encode_text([item_id])
-        if not dense:
+        dense = self._dense.get(str(item_id))
+        if dense is None:
             raise UnknownItemError(
                 f"the model's {self.vocabulary.num_items:,} items do not include {item_id!r}"
             )
-        return int(dense)
+        return dense
 
     def described(
         self, item_ids: DenseIds, scores: npt.NDArray[np.float32], parts: Iterable[str]
@@ -249,33 +258,37 @@ class ServedModel:
 
     def _own_type(self, item: str) -> Id:
         """A stored id, which is text, as the log's type writes it."""
-        (dense,) = self.vocabulary.encode_text([item])
-        return self._outside[dense - 1] if dense else item
+        dense = self._dense.get(item)
+        return item if dense is None else self._outside[dense - 1]
 
-    def _prepared(self, question: Question, history: Sequence[Id], item_ids: DenseIds) -> _Prepared:
-        """A question whose history was looked up, 0 where it is unknown."""
+    def _prepared(self, question: Question) -> _Prepared:
         unknown: list[Id] = []
-        item_ids = _kept(history, item_ids, unknown)
+        item_ids = self._history(question, unknown)
         denied = self._known(question.wanted.deny, unknown)
         allowed = self._allowed(question.wanted, unknown)
         left_out = np.concatenate([item_ids, denied]) if question.exclude_seen else denied
         return _Prepared(question, item_ids, left_out, allowed, list(dict.fromkeys(unknown)))
 
-    def _history(self, question: Question) -> Sequence[Id]:
-        if question.history is not None:
-            return self._in_order(question.history)
-        if question.events is None or not question.events.items:
-            items, _ = self._run_history(question.user_id, question.events or UserEvents())
-            return self.vocabulary.decode(items).to_list()
-        return [item for item, _ in self.history(question.user_id, question.events) or []]
+    def _history(self, question: Question, unknown: list[Id]) -> DenseIds:
+        """Dense ids, oldest first; ids that the vocabulary lacks join `unknown`."""
+        events = question.events or UserEvents()
+        if question.history is None and not events.items:
+            return self._run_history(question.user_id, events)[0]
+        return self._known(self._outside_history(question), unknown)
 
-    def _in_order(self, history: Sequence[tuple[Id, Given | None]]) -> Sequence[Id]:
+    def _outside_history(self, question: Question) -> Sequence[Id]:
+        """Oldest first; ids that the vocabulary lacks are among them."""
+        if question.history is not None:
+            return self._in_order(question.history, question.times)
+        history = self.history(question.user_id, question.events or UserEvents()) or []
+        return [item for item, _ in history]
+
+    def _in_order(self, history: Sequence[Id], times: Sequence[Given] | None) -> Sequence[Id]:
         """Oldest first: as given, or by time where there are times."""
-        if not history or history[0][1] is None:
-            return [item for item, _ in history]
-        times = [self.clock.stored(at) for _, at in history if at is not None]
-        order = sorted(range(len(times)), key=times.__getitem__)
-        return [history[each][0] for each in order]
+        if times is None:
+            return history
+        stored = [self.clock.stored(each) for each in times]
+        return [history[each] for each in sorted(range(len(stored)), key=stored.__getitem__)]
 
     def _run_history(self, user_id: str, events: UserEvents) -> tuple[DenseIds, npt.NDArray[Any]]:
         user = None
@@ -288,9 +301,11 @@ class ServedModel:
 
     def _known(self, ids: Sequence[Id], unknown: list[Id]) -> DenseIds:
         """Dense ids of those that are known; the others join `unknown`."""
-        if not ids:
-            return np.zeros(0, np.int32)
-        return _kept(ids, self.vocabulary.encode_text(ids), unknown)
+        dense = [self._dense.get(str(each), 0) for each in ids]
+        if 0 in dense:
+            unknown += [shown_id(each) for each, known in zip(ids, dense, strict=True) if not known]
+            dense = [each for each in dense if each]
+        return np.array(dense, np.int32)
 
     def _allowed(self, wanted: Wanted, unknown: list[Id]) -> DenseIds | None:
         """Dense ids, ascending, that may be ranked; None: all."""
@@ -306,13 +321,16 @@ class ServedModel:
         """Answer questions of one strategy that may be answered from the same candidates."""
         first = group[0]
         strategy = MODEL if len(first.item_ids) else POPULAR
-        histories = Histories.from_lists(self.vocabulary, [each.item_ids for each in group])
+        windows = np.zeros((len(group), self.recommender.max_length), np.int32)
+        for window, each in zip(windows, group, strict=True):
+            newest = each.item_ids[-len(window) :]
+            window[: len(newest)] = newest
         lengths = np.array([len(each.left_out) for each in group])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         exclusions = offsets, np.concatenate([each.left_out for each in group])
         k = max(each.question.wanted.k for each in group)
         top = self.recommender.top(
-            strategy, histories, k, exclusions=exclusions, allowed=first.allowed
+            strategy, windows, k, exclusions=exclusions, allowed=first.allowed
         )
         for each, item_ids, scores in zip(group, top.item_ids, top.scores, strict=True):
             wanted = each.question.wanted
@@ -324,25 +342,20 @@ class ServedModel:
         return self.recommender.run.item_counts
 
 
-def _kept(ids: Sequence[Id], dense: DenseIds, unknown: list[Id]) -> DenseIds:
-    """The dense ids but 0; the ids for which 0 stands join `unknown`."""
-    is_known = dense > 0
-    if is_known.all():
-        return dense
-    unknown += [shown_id(ids[each]) for each in np.flatnonzero(~is_known).tolist()]
-    return dense[is_known]
-
-
 def _groups(prepared: Sequence[_Prepared]) -> list[list[_Prepared]]:
     """Questions that one search can answer: of one strategy, without a list of what is allowed.
 
-    A question with such a list stands alone.
+    A question with such a list stands alone. No group is larger than what `warm_up` compiles.
     """
     groups: dict[int, list[_Prepared]] = {}
     for each in prepared:
         key = len(each.item_ids) > 0 if each.allowed is None else id(each)
         groups.setdefault(key, []).append(each)
-    return list(groups.values())
+    return [
+        group[at : at + ONLINE_ROWS]
+        for group in groups.values()
+        for at in range(0, len(group), ONLINE_ROWS)
+    ]
 
 
 def _reason(k: int, found: int) -> str | None:

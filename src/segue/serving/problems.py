@@ -87,16 +87,16 @@ def answer_with_problems(app: FastAPI) -> None:
         return ProblemError(error.status_code, str(error.detail), headers=error.headers).response()
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return _invalid(error.errors()).response()
+    async def unfit(_: Request, error: RequestValidationError) -> Response:
+        return invalid(error.errors()).response()
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:
         return ProblemError(500, "a defect of segue; the server's log has the cause").response()
 
 
-def _invalid(errors: Sequence[Any]) -> ProblemError:
-    """400 for what is no JSON, 422 for JSON that is no such request."""
+def invalid(errors: Sequence[Any]) -> ProblemError:
+    """400 for what is no JSON, 422 for JSON that is no such request, from pydantic's errors."""
     if any(error["type"] == "json_invalid" for error in errors):
         return ProblemError(400, "the body is no JSON; send one JSON document in UTF-8")
     faults = [

@@ -2,18 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from segue.errors import DataError, RunError
 from segue.recommender import MAX_K, Id
 from segue.serving import schemas
+from segue.serving.bodies import JsonRoute
 from segue.serving.limits import MAX_ID_LENGTH
-from segue.serving.model import Answer, Question, ServedModel, SimilarQuestion, Wanted
+from segue.serving.model import (
+    Answer,
+    Question,
+    ServedModel,
+    SimilarQuestion,
+    Wanted,
+    WhyQuestion,
+    shown_id,
+)
 from segue.serving.problems import ProblemError, documented
 from segue.serving.service import Service
 from segue.serving.store import Append, StoredEvent, StoreError, UserEvents
@@ -26,7 +35,7 @@ ANSWERED = documented(*EVERY, 504)
 ItemId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
 UserId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 def service_of(request: Request) -> Service:
@@ -41,12 +50,12 @@ def service_of(request: Request) -> Service:
     response_model_exclude_none=True,
     responses=ANSWERED,
 )
-async def recommend(asked: schemas.RecommendationRequest, request: Request) -> JSONResponse:
+async def recommend(asked: schemas.RecommendationRequest, request: Request) -> Response:
     """Recommend items to a history or a user."""
     started = time.perf_counter()
     service = service_of(request)
     (answer,) = await service.ask([await _question(service, asked)])
-    return JSONResponse(_ranked(request, answer, started) | {"strategy": answer.strategy})
+    return _json(_ranked(request, answer, started) | {"strategy": answer.strategy})
 
 
 @router.post(
@@ -55,7 +64,7 @@ async def recommend(asked: schemas.RecommendationRequest, request: Request) -> J
     response_model_exclude_none=True,
     responses=ANSWERED,
 )
-async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> JSONResponse:
+async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> Response:
     """Recommend to several histories or users, by one model."""
     started = time.perf_counter()
     service = service_of(request)
@@ -64,11 +73,35 @@ async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> JSON
     results = [
         _ranked(request, answer, started) | {"strategy": answer.strategy} for answer in answers
     ]
-    return JSONResponse(
+    return _json(
         {
             "request_id": request.state.request_id,
             "model_version": answers[0].model_version,
             "results": results,
+            "took_ms": _since(started),
+        }
+    )
+
+
+@router.post("/explanations", response_model=schemas.Explanation, responses=ANSWERED)
+async def explain(asked: schemas.ExplanationRequest, request: Request) -> Response:
+    """Tell what an item's score would be without each item of a history."""
+    started = time.perf_counter()
+    service = service_of(request)
+    question = WhyQuestion(await _asked_of(service, asked, Wanted()), asked.item_id)
+    explained = await service.explain(question)
+    why = explained.explanation
+    influences = [vars(each) | {"item_id": shown_id(each.item_id)} for each in why.influences]
+    return _json(
+        {
+            "request_id": request.state.request_id,
+            "model_version": explained.model_version,
+            "item_id": shown_id(why.item_id),
+            "title": why.title,
+            "score": why.score,
+            "influences": influences,
+            "unknown_items": [shown_id(each) for each in why.unknown_items],
+            "note": why.note,
             "took_ms": _since(started),
         }
     )
@@ -82,7 +115,7 @@ async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> JSON
 )
 async def similar_with_wishes(
     item_id: ItemId, asked: schemas.SimilarRequest, request: Request
-) -> JSONResponse:
+) -> Response:
     """Find the items most like one, among those allowed."""
     return await _similar(request, item_id, _wanted(asked))
 
@@ -98,7 +131,7 @@ async def similar(
     request: Request,
     k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
     parts: Annotated[list[schemas.Part] | None, Query(alias="return", max_length=2)] = None,
-) -> JSONResponse:
+) -> Response:
     """Find the items most like one."""
     return await _similar(request, item_id, Wanted(k, parts=frozenset(parts or ())))
 
@@ -108,22 +141,22 @@ async def find_items(
     request: Request,
     query: Annotated[str, Query(max_length=MAX_ID_LENGTH)] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 10,
-) -> JSONResponse:
+) -> Response:
     """Search items by title, whatever its case, accents and order of words."""
     model = service_of(request).model
     found = await asyncio.to_thread(model.search.find, query, limit)
-    return JSONResponse({"model_version": model.version, "items": model.items(found.tolist())})
+    return _json({"model_version": model.version, "items": model.items(found.tolist())})
 
 
 @router.get("/items/{item_id:path}", response_model=schemas.Item, responses=documented(*EVERY, 404))
-async def show_item(item_id: ItemId, request: Request) -> JSONResponse:
+async def show_item(item_id: ItemId, request: Request) -> Response:
     """Tell what is known of an item."""
     model = service_of(request).model
-    return JSONResponse(model.items([model.dense_id(item_id)])[0])
+    return _json(model.items([model.dense_id(item_id)])[0])
 
 
 @router.post("/events", response_model=schemas.EventsResult, responses=ANSWERED)
-async def add_events(asked: schemas.EventsRequest, request: Request) -> JSONResponse:
+async def add_events(asked: schemas.EventsRequest, request: Request) -> Response:
     """Remember events. Those accepted are on disk, and the next answer knows them."""
     service = service_of(request)
     taken: list[StoredEvent] = []
@@ -137,7 +170,7 @@ async def add_events(asked: schemas.EventsRequest, request: Request) -> JSONResp
     counts = {"accepted": accepted, "duplicates": len(taken) - accepted}
     for outcome, count in (*counts.items(), ("rejected", len(rejected))):
         service.metrics.events.labels(outcome).inc(count)
-    return JSONResponse(counts | {"rejected": rejected})
+    return _json(counts | {"rejected": rejected})
 
 
 @router.get(
@@ -145,7 +178,7 @@ async def add_events(asked: schemas.EventsRequest, request: Request) -> JSONResp
     response_model=schemas.History,
     responses=documented(*EVERY, 404),
 )
-async def show_history(user_id: UserId, request: Request) -> JSONResponse:
+async def show_history(user_id: UserId, request: Request) -> Response:
     """Show a user's history: the run's and the stored events, merged."""
     service = service_of(request)
     model = service.model
@@ -154,32 +187,32 @@ async def show_history(user_id: UserId, request: Request) -> JSONResponse:
     if history is None:
         raise ProblemError(404, "neither the model's log nor the stored events have this user")
     items = [{"item_id": item, "timestamp": model.clock.shown(at)} for item, at in history]
-    return JSONResponse({"user_id": user_id, "items": items})
+    return _json({"user_id": user_id, "items": items})
 
 
 @router.delete("/users/{user_id:path}/history", response_model=schemas.Erased, responses=ANSWERED)
-async def erase_history(user_id: UserId, request: Request) -> JSONResponse:
+async def erase_history(user_id: UserId, request: Request) -> Response:
     """Erase a user; needs the admin key. Only a keyed hash stays, to ignore the model's copy."""
     request.app.state.guard.check_admin(request.headers)
     erased = await service_of(request).erase(user_id)
-    return JSONResponse({"user_id": user_id, "events": erased})
+    return _json({"user_id": user_id, "events": erased})
 
 
 @router.get("/model", response_model=schemas.ModelInfo, responses=documented(*EVERY))
-async def show_model(request: Request) -> JSONResponse:
+async def show_model(request: Request) -> Response:
     """Tell which model answers, and how good it was found."""
-    return JSONResponse(about(service_of(request).model))
+    return _json(about(service_of(request).model))
 
 
 @router.post("/admin/reload", response_model=schemas.Reloaded, responses=documented(*EVERY, 409))
-async def reload(request: Request) -> JSONResponse:
+async def reload(request: Request) -> Response:
     """Read the run again; needs the admin key. A bad run is refused, and the old model stays."""
     request.app.state.guard.check_admin(request.headers)
     try:
         before, now = await service_of(request).reload()
     except (RunError, StoreError) as error:
         raise ProblemError(422, f"the run is refused, the model stays: {error}") from None
-    return JSONResponse({"previous_version": before, "model_version": now})
+    return _json({"previous_version": before, "model_version": now})
 
 
 def about(model: ServedModel) -> dict[str, Any]:
@@ -197,31 +230,49 @@ def about(model: ServedModel) -> dict[str, Any]:
     }
 
 
-async def _similar(request: Request, item_id: str, wanted: Wanted) -> JSONResponse:
+async def _similar(request: Request, item_id: str, wanted: Wanted) -> Response:
     started = time.perf_counter()
     (answer,) = await service_of(request).ask([SimilarQuestion(wanted, item_id)])
-    return JSONResponse(_ranked(request, answer, started))
+    return _json(_ranked(request, answer, started))
 
 
 async def _question(service: Service, asked: schemas.RecommendationRequest) -> Question:
-    wanted = _wanted(asked)
+    return await _asked_of(service, asked, _wanted(asked), asked.exclude_seen)
+
+
+async def _asked_of(
+    service: Service, asked: schemas.Somebody, wanted: Wanted, exclude_seen: bool = True
+) -> Question:
     if asked.history is not None:
-        history = [_met(each) for each in asked.history]
-        return Question(wanted, history, exclude_seen=asked.exclude_seen)
+        history, times = _met(asked.history)
+        return Question(wanted, history, times, exclude_seen=exclude_seen)
     user_id = str(asked.user_id)
     events: UserEvents = await service.events_of(user_id)
-    return Question(wanted, user_id=user_id, events=events, exclude_seen=asked.exclude_seen)
+    return Question(wanted, user_id=user_id, events=events, exclude_seen=exclude_seen)
 
 
-def _met(given: Id | schemas.Interaction) -> tuple[Id, Given | None]:
-    if isinstance(given, schemas.Interaction):
-        return given.item_id, given.timestamp
-    return given, None
+def _met(
+    history: Sequence[Id | schemas.Interaction],
+) -> tuple[Sequence[Id], Sequence[Given] | None]:
+    """The ids of a history, and their times where it has them, which it then has for all."""
+    if schemas.is_of_ids(history):
+        return history, None
+    ids = [each.item_id if isinstance(each, schemas.Interaction) else each for each in history]
+    times = [
+        each.timestamp
+        for each in history
+        if isinstance(each, schemas.Interaction) and each.timestamp is not None
+    ]
+    return ids, times or None
 
 
 def _wanted(asked: schemas.Wish) -> Wanted:
     where = asked.filter.compiled() if asked.filter else None
     return Wanted(asked.k, asked.allow, asked.deny, where, frozenset(asked.parts))
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    return Response(to_json(document, inf_nan_mode="null"), media_type="application/json")
 
 
 def _event(model: ServedModel, given: object) -> StoredEvent:

@@ -1,6 +1,7 @@
 """What comes in and what goes out, checked strictly: no unknown field, no guessed type."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -83,7 +84,25 @@ class Wish(Strict):
     parts: Annotated[list[Part], Field(alias="return", max_length=2)] = []
 
 
-class RecommendationRequest(Wish):
+class Somebody(Strict):
+    """A user, or a history, oldest item first; a history given wins."""
+
+    user_id: Id | None = None
+    history: Annotated[list[Id | Interaction], Field(max_length=MAX_HISTORY)] | None = None
+
+    @model_validator(mode="after")
+    def _refuse_nobody(self) -> Self:
+        if self.user_id is None and self.history is None:
+            raise ValueError("give a history or a user_id")
+        history = self.history or []
+        if not is_of_ids(history):
+            times = [each.timestamp for each in history if isinstance(each, Interaction)]
+            if 0 < len(times) - times.count(None) < len(history):
+                raise ValueError("some items of the history have a timestamp and some have none")
+        return self
+
+
+class RecommendationRequest(Wish, Somebody):
     """Items for a user, or for a history, oldest item first; a history given wins."""
 
     model_config = ConfigDict(
@@ -98,18 +117,22 @@ class RecommendationRequest(Wish):
         }
     )
 
-    user_id: Id | None = None
-    history: Annotated[list[Id | Interaction], Field(max_length=MAX_HISTORY)] | None = None
     exclude_seen: bool = True
 
-    @model_validator(mode="after")
-    def _refuse_nobody(self) -> Self:
-        if self.user_id is None and self.history is None:
-            raise ValueError("give a history or a user_id")
-        timed = [isinstance(e, Interaction) and e.timestamp is not None for e in self.history or ()]
-        if any(timed) and not all(timed):
-            raise ValueError("some items of the history have a timestamp and some have none")
-        return self
+
+class ExplanationRequest(Somebody):
+    """An item, in the history or not, whose score is to be explained."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"history": [1270, 593, 2858], "item_id": 1196}]}
+    )
+
+    item_id: Id
+
+
+def is_of_ids(history: Sequence[Id | Interaction]) -> TypeGuard[Sequence[Id]]:
+    """Whether a history is of ids alone; asked of every request, so that it must be quick."""
+    return Interaction not in set(map(type, history))
 
 
 class BatchRequest(Strict):
@@ -188,6 +211,33 @@ class Batch(BaseModel):
     request_id: str
     model_version: str
     results: list[Recommendations]
+    took_ms: float
+
+
+class Influence(BaseModel):
+    """What a place of the history, from 1, the oldest, does to the score.
+
+    `change` is the score without it minus the score: below 0, it speaks for the item.
+    """
+
+    place: int
+    item_id: int | str
+    title: str
+    score_without: float
+    change: float
+
+
+class Explanation(BaseModel):
+    """An item's score, and what it would be without each known item of the history."""
+
+    request_id: str
+    model_version: str
+    item_id: int | str
+    title: str
+    score: float
+    influences: list[Influence]
+    unknown_items: list[int | str]
+    note: str
     took_ms: float
 
 

@@ -1,21 +1,35 @@
 """The service without HTTP: a model that can be changed, a queue before it, a memory beside it."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from segue.errors import SegueError
-from segue.recommender import Recommender
+from segue.recommender import ONLINE_ROWS, Recommender
+from segue.reporting.explanation import Explanation
 from segue.serving.batcher import Batcher
 from segue.serving.metrics import Metrics
-from segue.serving.model import MAX_BATCH, Answer, Question, ServedModel, SimilarQuestion
+from segue.serving.model import Answer, Question, ServedModel, SimilarQuestion, WhyQuestion
 from segue.serving.settings import Settings
 from segue.serving.store import Append, Erase, Store, StoreError, UserEvents, Write
 
 MAX_WAITING_WRITES = 1_024
 WRITES_AT_ONCE = 64
 
-AnyQuestion = Question | SimilarQuestion
+AnyQuestion = Question | SimilarQuestion | WhyQuestion
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation, and the model whose scores it is about."""
+
+    model_version: str
+    explanation: Explanation
+
+
+Outcome = Answer | Explained | SegueError
 
 
 class BusyError(SegueError):
@@ -39,10 +53,10 @@ class Service:
         )
         self.metrics = Metrics(lambda: self._questions.waiting)
         self.metrics.show_model(self.model.version)
-        self._questions: Batcher[AnyQuestion, Answer | SegueError] = Batcher(
+        self._questions: Batcher[AnyQuestion, Outcome] = Batcher(
             self._answer,
             max_waiting=settings.queue_size,
-            max_batch=MAX_BATCH,
+            max_batch=ONLINE_ROWS,
             on_batch=self.metrics.batch_size.observe,
         )
         self._writes: Batcher[Write, int] = Batcher(
@@ -53,7 +67,7 @@ class Service:
         self._reload = threading.Lock()
         self.is_ready = True
 
-    async def ask(self, questions: Sequence[AnyQuestion]) -> list[Answer]:
+    async def ask(self, questions: Sequence[Question | SimilarQuestion]) -> list[Answer]:
         """The answers to questions, all by one model.
 
         Raises:
@@ -64,8 +78,23 @@ class Service:
         for outcome in await self._questions.ask(questions, self.settings.deadline_s):
             if isinstance(outcome, SegueError):
                 raise outcome
+            assert isinstance(outcome, Answer)
             answers.append(outcome)
         return answers
+
+    async def explain(self, question: WhyQuestion) -> Explained:
+        """Why an item is recommended; its many histories are a batch of their own.
+
+        Raises:
+            SegueError: The question is wrong.
+            QueueFullError, LateError, ClosedError: See `Batcher.ask`.
+        """
+        deadline_s = self.settings.deadline_s
+        (outcome,) = await self._questions.ask([question], deadline_s, each_counts=ONLINE_ROWS)
+        if isinstance(outcome, SegueError):
+            raise outcome
+        assert isinstance(outcome, Explained)
+        return outcome
 
     async def events_of(self, user_id: str) -> UserEvents:
         """What the store has of a user.
@@ -108,6 +137,7 @@ class Service:
                     f"{self.store.kind} ones; start a service with another --database for it"
                 )
             before, self.model = self.model.version, model
+            await asyncio.to_thread(_collect)
         finally:
             self._reload.release()
         self.metrics.show_model(model.version)
@@ -120,21 +150,31 @@ class Service:
         self._writes.close()
         self.store.close()
 
-    def _answer(self, questions: list[AnyQuestion]) -> list[Answer | SegueError]:
+    def _answer(self, questions: list[AnyQuestion]) -> list[Outcome]:
         model = self.model
-        answers: list[Answer | SegueError | None] = [
-            _similar(model, each) if isinstance(each, SimilarQuestion) else None
-            for each in questions
+        asked = [each for each in questions if isinstance(each, Question)]
+        rest = iter(model.answers(asked))
+        return [
+            next(rest) if isinstance(each, Question) else _alone(model, each) for each in questions
         ]
-        rest = iter(model.answers([each for each in questions if isinstance(each, Question)]))
-        return [next(rest) if each is None else each for each in answers]
 
 
-def _similar(model: ServedModel, question: SimilarQuestion) -> Answer | SegueError:
+def _alone(model: ServedModel, question: SimilarQuestion | WhyQuestion) -> Outcome:
+    """The answer to a question that nothing is gained for by answering others with it."""
     try:
-        return model.similar(question)
+        if isinstance(question, SimilarQuestion):
+            return model.similar(question)
+        return Explained(model.version, model.explanation(question))
     except SegueError as error:
         return error
+
+
+def _collect() -> None:
+    """Free a model that is gone, where the server has what it loads kept from the collector."""
+    if gc.get_freeze_count():
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
 
 def _loaded(settings: Settings) -> ServedModel:

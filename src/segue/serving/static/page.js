@@ -2,6 +2,7 @@
 // The history and the filters stand in the address after the #, which browsers send to nobody.
 
 const K = 10;
+const REASONS = 3;
 const WAIT_MS = 120;
 const at = (id) => document.getElementById(id);
 const page = at("page").dataset;
@@ -91,12 +92,28 @@ function showResults(answer) {
       element("span", { className: "title" }, title, element("span", { className: "about", textContent: about })),
       button("Add", `${title} to the history`, () => add(String(item.item_id), title)),
       button("Similar", `to ${title}`, () => showSimilar({ id: String(item.item_id), title })),
+      ...(answer.strategy === "model" ? [button("Why", `${title}`, (event) => showWhy(item.item_id, event.target.closest("li")))] : []),
     );
   });
   at("results").replaceChildren(...rows);
   const unknown = answer.unknown_items.length ? ` Unknown and skipped: ${answer.unknown_items.join(", ")}.` : "";
   const popular = answer.strategy === "popular" ? "The most popular items, as the history is empty or unknown. " : "";
   at("status").textContent = `${popular}${rows.length} items, ${answer.took_ms} ms.${answer.reason ? " No others are left." : ""}${unknown}`;
+}
+
+async function showWhy(id, row) {
+  const told = element("span", { className: "about why" });
+  told.setAttribute("role", "status");
+  for (const old of row.querySelectorAll(".why")) old.remove();
+  row.querySelector(".title").append(told);
+  try {
+    const why = await ask("/v1/explanations", { history: history.map((item) => item.id), item_id: id });
+    const strongest = why.influences.filter((each) => each.change < 0).sort((a, b) => a.change - b.change).slice(0, REASONS);
+    const reasons = strongest.map((each) => `${each.title} (${each.score_without.toFixed(3)} without it)`);
+    told.textContent = reasons.length ? `Because of ${reasons.join("; ")}` : "No single item of the history speaks for it.";
+  } catch (error) {
+    told.textContent = `No answer: ${error.message}`;
+  }
 }
 
 function showLinks() {
