@@ -32,6 +32,7 @@ def tunables_of(*arguments: str, **environment: str) -> str:
     ("arguments", "environment", "expected"),
     [
         (["fit", "log.csv"], {}, "glibc.malloc.hugetlb=1"),
+        (["serve", "run"], {}, "glibc.malloc.arena_max=1"),
         (
             ["demo"],
             {"GLIBC_TUNABLES": "glibc.malloc.check=1"},

@@ -16,7 +16,7 @@ from segue.cli.demo import demo
 from segue.cli.evaluate import evaluate
 from segue.cli.explain import explain
 from segue.cli.fit import fit
-from segue.cli.memory import restart_with_huge_pages
+from segue.cli.memory import HUGE_PAGES, ONE_ARENA, restart_with
 from segue.cli.options import spelled_out
 from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
@@ -27,7 +27,7 @@ from segue.errors import SegueError
 
 DEBUG = "--debug"
 FAILED, INTERRUPTED = 1, 130
-TRAINING = {"demo", "fit", "tune"}
+ALLOCATORS = {"demo": HUGE_PAGES, "fit": HUGE_PAGES, "tune": HUGE_PAGES, "serve": ONE_ARENA}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 for command in (demo, fit, tune, evaluate, compare, recommend, similar, explain, report, serve):
@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Without the program's name; by default those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None and TRAINING & set(given):
-        restart_with_huge_pages()
+    if arguments is None:
+        for command in ALLOCATORS.keys() & set(given):
+            restart_with(ALLOCATORS[command])
     is_debug = DEBUG in given
     if isinstance(sys.stdout, TextIOWrapper):
         # A title may hold what the terminal's encoding lacks.
