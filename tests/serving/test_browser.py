@@ -74,6 +74,8 @@ def test_a_recommendation_is_explained_by_the_items_that_speak_for_it(page, clie
     strongest = min(speaking, key=lambda each: each["change"], default=None)
     expected = f"Because of {strongest['title']}" if strongest else "No single item"
     expect(first.get_by_role("status")).to_contain_text(expected)
+    buttons = [each.bounding_box() for each in first.get_by_role("button").all()]
+    assert len({box["y"] for box in buttons}) == 1  # side by side
     found = Axe().run(page).response["violations"]
     assert [each["id"] for each in found if each["impact"] in SERIOUS] == []
 
