@@ -5,16 +5,15 @@ figures, HR@10 of 0.82 and NDCG@10 of 0.59.
 Each preset is trained once for each seed by `segue fit`, one after another, on a log from which
 everyone's last two items are held out. The epoch is chosen by NDCG@10 on the last but one item of
 all users; the last is tested once, after the training. Whole catalogue ranked, seen items excluded;
-sampled: 100 items drawn for each user. Mean and spread (lowest to highest) over the seeds. A
-training that is done already, of the same commit or not, is read and not repeated, so that the
-benchmark can be interrupted; remove the folder to start anew.
+sampled: 100 items drawn for each user. Mean and spread (lowest to highest) over the seeds. The
+benchmark can be interrupted: a training that is done already is read and not repeated, if it is of
+the same settings. Remove the folder after a change of the code.
 
     python benchmarks/quality.py [--presets NAME ...] [--seeds N ...] [--data ml-1m|ml-100k] [--runs FOLDER]
 """  # noqa: E501 - the usage
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,8 @@ from typing import Any
 
 from surroundings import ML_1M, surroundings
 
-from segue.config import PRESETS
+from segue.artifact import read_run
+from segue.config import PRESETS, load_preset
 
 LEAST = {"ndcg@10": 0.186, "hr@10": 0.320}
 LEAST_SAMPLED = {"ndcg@10": 0.59, "hr@10": 0.82}
@@ -76,15 +76,16 @@ def fitted(data: str, preset: str, seed: int, folder: Path) -> dict[str, float]:
     if not run.exists():
         command = ["fit", *LOGS[data], "--preset", preset, "--set", f"seed={seed}"]
         segue(*command, "--out", str(run), "--resume" if is_begun(run) else "--force")
-    report = json.loads((run / "report.json").read_text())
+    done = read_run(run)
+    if done.config != load_preset(preset).with_settings([f"seed={seed}"]):
+        raise SystemExit(f"{run} is of other settings than the preset has now; remove it")
     sampled = json.loads(segue("evaluate", str(run), "--protocol", "sampled", "--json"))
-    training = json.loads((run / "training.json").read_text())
     print(f"{data} {preset} seed {seed}: done", file=sys.stderr, flush=True)
     return {
-        **{name: report["metrics"][name] for name in LEAST},
+        **{name: done.report["metrics"][name] for name in LEAST},
         **{f"sampled {name}": sampled["metrics"][name] for name in LEAST},
-        "seconds": training["seconds"],
-        "best_epoch": training["best_epoch"],
+        "seconds": done.training["seconds"],
+        "best_epoch": done.training["best_epoch"],
     }
 
 
@@ -96,9 +97,7 @@ def is_begun(run: Path) -> bool:
 def segue(*arguments: str) -> str:
     """What a command of segue writes on standard output."""
     command = [sys.executable, "-m", "segue", *arguments]
-    return subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ
-    ).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def row_of(preset: str, runs: list[dict[str, float]]) -> dict[str, Any]:

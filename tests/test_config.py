@@ -12,6 +12,7 @@ from segue.config import (
     ModelConfig,
     TrainingConfig,
     load_preset,
+    preset_text,
 )
 from segue.errors import ConfigError
 
@@ -235,3 +236,10 @@ def test_a_preset_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_recurrent_encoder_refuses_what_it_has_not(setting):
     with pytest.raises(ConfigError, match=r"mean nothing to encoder=gru4rec.*leave them at 1"):
         load_preset("gru4rec").with_settings([setting])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_text_of_a_preset_reads_back_as_the_configuration(name, tmp_path):
+    path = tmp_path / f"{PRESETS[name].name}.toml"
+    path.write_text(preset_text(PRESETS[name]))
+    assert load_preset(path) == PRESETS[name]

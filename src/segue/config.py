@@ -65,7 +65,7 @@ class LossConfig(Section):
     """What is minimised, over real targets only."""
 
     loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = "softmax"
-    negatives: int = Field(default=1, ge=1, le=100_000, description="per target; softmax uses none")
+    negatives: int = Field(default=1, ge=1, le=100_000, description="of a draw; softmax uses none")
     sampling: Literal["uniform", "popularity", "in_batch"] = Field(
         default="uniform", description="in_batch: among the batch's targets"
     )
@@ -226,6 +226,24 @@ def load_preset(name_or_path: str | Path) -> Config:
         )
     base = PRESETS[base_name].model_dump()
     return _validated(_merge(base, {"name": path.stem, **document}), str(path))
+
+
+def preset_text(config: Config) -> str:
+    """The configuration as a preset file; what is None is left to the default, None too."""
+    lines = []
+    for section, values in config.model_dump(mode="json").items():
+        if isinstance(values, dict):
+            lines.append(f"\n[{section}]")
+            lines += [
+                f"{key} = {_toml(value)}" for key, value in values.items() if value is not None
+            ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _toml(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _parse_setting(setting: str) -> tuple[str, str, Any]:

@@ -38,6 +38,25 @@ def value_and_gradients(function: Callable[..., Any], *arrays: np.ndarray) -> tu
     return float(value), [np.asarray(keras.ops.convert_to_numpy(slope)) for slope in slopes]
 
 
+def training_state(model: Any) -> Any:
+    """The state of a compiled model as Keras' JAX trainer hands it to `train_step`."""
+    model.optimizer.build(model.trainable_variables)
+    return tuple(
+        [each.value for each in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    )
+
+
+@pytest.fixture(name="training_state")
+def _training_state() -> Callable[[Any], Any]:
+    return training_state
+
+
 @pytest.fixture(name="value_and_gradients")
 def _value_and_gradients() -> Callable[..., Any]:
     return value_and_gradients

@@ -64,19 +64,10 @@ def test_parts_add_up_to_the_step_on_the_whole_batch(loss, negatives_shape, monk
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_every_part_drops_out_by_itself():
+def test_every_part_drops_out_by_itself(training_state):
     model = SASRec(ITEMS, SETTINGS.model_copy(update={"dropout": 0.3}), LossConfig(), seed=1)
     model.compile(optimizer=keras.optimizers.SGD(0.5))
-    model.optimizer.build(model.trainable_variables)
-    state = tuple(
-        [each.value for each in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    )
+    state = training_state(model)
     _, (_, after, _, _) = accumulation.train_step(model, state, batch(None), 2)
     counters = [
         (int(old[1]), int(new[1])) for old, new in zip(state[1], after, strict=True) if new.ndim

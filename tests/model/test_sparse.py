@@ -119,7 +119,7 @@ def test_moments_follow_the_recurrence_of_the_paper_on_the_steps_that_touch_a_ro
         np.testing.assert_allclose(table_of(model), expected, atol=0.05 * rate)
 
 
-def test_a_step_reads_no_array_of_the_tables_size_but_to_put_rows_into_it():
+def test_a_step_reads_no_array_of_the_tables_size_but_to_put_rows_into_it(training_state):
     import jax
 
     loss = LOSSES["shared"]
@@ -128,15 +128,7 @@ def test_a_step_reads_no_array_of_the_tables_size_but_to_put_rows_into_it():
     model.optimizer.build(model.trainable_variables)
     x, targets, negatives, weights = make_batch(loss, seed=0)
     y = {"positive_sequence": targets, "negative_sequence": negatives}
-    state = tuple(
-        [each.value for each in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    )
+    state = training_state(model)
     program = jax.make_jaxpr(model.train_step)(state, ({"item_ids": x}, y, weights))
     large = {
         equation.primitive.name

@@ -13,6 +13,7 @@ from segue.cli.fit import Filters, Recipe
 from segue.cli.inputs import chosen_validation, read_source
 from segue.cli.options import AsJson, Force, LogColumns, LogSource, number, whole_number
 from segue.cli.output import note, print_json, print_table
+from segue.config import preset_text
 from segue.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def tune(
         raise ConfigError(
             f"the search needs the module {error.name!r}; pip install 'segue[tune]'"
         ) from None
-    from segue.reporting.presets import preset_text
 
     budget = Budget(options.trials, options.minutes)
     if options.out.suffix != ".toml":

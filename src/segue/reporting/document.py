@@ -16,11 +16,10 @@ import polars as pl
 from segue.artifact.documents import read_json
 from segue.artifact.manifest import MANIFEST
 from segue.artifact.placing import resolved
-from segue.config import Config
+from segue.config import Config, preset_text
 from segue.data.splits import Split
 from segue.evaluation.ages import as_seconds
 from segue.recommender import Recommender
-from segue.reporting.presets import preset_text
 from segue.reporting.tested import Section, label_column, measured
 from segue.scoring import ModelScorer
 
