@@ -106,8 +106,9 @@ def attention(
 def prefers_own_kernels() -> bool:
     """Whether what is tuned for a CPU pays: on XLA's CPU; PyTorch and accelerators fuse better."""
     # TensorFlow traces with open dimensions, which chunks and products with ones cannot have.
-    is_on_cpu = str(keras.distribution.list_devices()[0]).startswith("cpu")
-    return keras.backend.backend() == "jax" and is_on_cpu
+    if keras.backend.backend() != "jax":  # Keras lists no devices for PyTorch
+        return False
+    return str(keras.distribution.list_devices()[0]).startswith("cpu")
 
 
 def row_sum(array: Tensor) -> Tensor:

@@ -109,8 +109,14 @@ def positions_from_end(segment_ids: Tensor) -> Tensor:
     length = segment_ids.shape[1]
     places = ops.arange(length, dtype="int32")[None]
     following = ops.concatenate([segment_ids[:, 1:], ops.full_like(segment_ids[:, :1], -1)], axis=1)
-    ends = ops.where(segment_ids != following, places, length)
-    ends = ops.associative_scan(ops.minimum, ends, reverse=True, axis=1)
+    ends = ops.where(ops.not_equal(segment_ids, following), places, length)
+    # The nearest end from each place on, by doubling: Keras 3.15's associative_scan loses the shape
+    # on TensorFlow.
+    reach = 1
+    while reach < length:
+        beyond = ops.full_like(ends[:, :reach], length)
+        ends = ops.minimum(ends, ops.concatenate([ends[:, reach:], beyond], axis=1))
+        reach *= 2
     return ends - places
 
 
