@@ -191,8 +191,15 @@ def test_what_is_no_run_is_told_so(tmp_path: Path) -> None:
 def test_a_run_of_a_newer_format_asks_for_a_newer_segue(path: Path) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "format_version": 9, "more": 1}))
-    told = f"{path}: format 9 is newer than this segue's 1; upgrade segue"
+    told = f"{path}: format 9 is newer than this segue's 2; upgrade segue"
     with pytest.raises(RunError, match=f"^{re.escape(told)}$"):
+        read_run(path)
+
+
+def test_a_run_of_the_format_before_is_not_misread(path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}))
+    with pytest.raises(RunError, match=r"format 1 is older than this segue.s 2, .* segue fit"):
         read_run(path)
 
 

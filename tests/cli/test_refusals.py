@@ -29,7 +29,7 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--preset", "best"], "'best'"),
+        (["--preset", "finest"], "'finest'"),
         (["--preset", "missing.toml"], "missing.toml"),
         (["--set", "speed=9"], "'speed'"),
         (["--set", "epochs=0"], "epochs"),

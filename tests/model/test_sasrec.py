@@ -8,7 +8,7 @@ import pytest
 
 from segue.config import LossConfig, ModelConfig
 from segue.model.encoder import ROW_SIZES, Encoder, compiled
-from segue.model.layers import positions_from_end
+from segue.model.layers import positions_in_segments
 from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights, weights_of
 
@@ -72,7 +72,7 @@ def states_by_hand(weights, items, heads, scale):
     weights = {name: array.astype("float64") for name, array in weights.items()}
     width = weights["item_embedding/table"].shape[1]
     x = weights["item_embedding/table"][items] * (np.sqrt(width) if scale else 1.0)
-    x = x + weights["position_embedding/table"][np.arange(len(items))[::-1]]
+    x = x + weights["position_embedding/table"][np.arange(len(items))]
     for block in ("block_0", "block_1"):
         normed = norm_by_hand(x, weights, f"{block}/attention_norm", 1e-5)
         projected = dense_by_hand(normed, weights, f"{block}/attention/projection")
@@ -126,10 +126,10 @@ def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale
     )
 
 
-def test_positions_count_down_to_zero_at_the_end_of_each_segment():
+def test_positions_count_from_zero_at_the_start_of_each_segment():
     segment_ids = np.array([[1, 1, 1, 2, 2, 0]], dtype="int32")
-    positions = keras.ops.convert_to_numpy(positions_from_end(segment_ids))
-    np.testing.assert_array_equal(positions[0, :5], [2, 1, 0, 1, 0])
+    positions = keras.ops.convert_to_numpy(positions_in_segments(segment_ids))
+    np.testing.assert_array_equal(positions[0, :5], [0, 1, 2, 0, 1])
 
 
 @pytest.mark.parametrize("part", ["attention.dropout", "attention_dropout", "feedforward_dropout"])
@@ -194,7 +194,7 @@ def test_another_user_in_the_row_changes_nothing(model):
     np.testing.assert_array_equal(with_second[0, :5], with_other[0, :5])
 
 
-def test_positions_count_from_the_windows_end_wherever_the_padding_is(model):
+def test_positions_count_from_the_windows_start_wherever_the_padding_is(model):
     items = history(4, 7)
     left, right = np.zeros((2, 1, LENGTH), dtype="int32")
     left[0, -7:], right[0, :7] = items, items

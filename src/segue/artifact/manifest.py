@@ -12,7 +12,8 @@ from segue.artifact.failures import REMEDY, reading
 from segue.data.checks import shown, shown_names
 from segue.errors import RunError
 
-FORMAT_VERSION = 1
+# 1: positions counted from the window's end.
+FORMAT_VERSION = 2
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -58,7 +59,7 @@ def parse_manifest(place: Path, text: bytes) -> Manifest:
     """The manifest of the run at `place`: of this format, naming a run's files and no others.
 
     Raises:
-        RunError: It is of a newer format, or no manifest.
+        RunError: It is of another format, or no manifest.
     """
     path = place / MANIFEST
     with reading(path):
@@ -68,6 +69,11 @@ def parse_manifest(place: Path, text: bytes) -> Manifest:
         raise RunError(
             f"{place}: format {shown(found)} is newer than this segue's {FORMAT_VERSION}; "
             f"upgrade segue"
+        )
+    if found in range(1, FORMAT_VERSION) and not isinstance(found, bool):
+        raise RunError(
+            f"{place}: format {shown(found)} is older than this segue's {FORMAT_VERSION}, whose "
+            f"models are others; train it again with segue fit"
         )
     with reading(path):
         manifest = Manifest.model_validate(document)

@@ -76,7 +76,7 @@ class ItemEmbedding(keras.layers.Layer):
 
 
 class PositionEmbedding(keras.layers.Layer):
-    """Learned positions counted from a window's end: 0 is its newest item."""
+    """Learned positions counted from a window's start: 0 is its oldest item."""
 
     def __init__(self, max_length: int, width: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -94,11 +94,11 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, segment_ids: Tensor) -> Tensor:
         """Args: segment_ids: int32[rows, length]; Returns: float[rows, length, width]."""
-        return ops.take(self.table, positions_from_end(segment_ids), axis=0)
+        return ops.take(self.table, positions_in_segments(segment_ids), axis=0)
 
 
-def positions_from_end(segment_ids: Tensor) -> Tensor:
-    """How many later positions belong to the same segment.
+def positions_in_segments(segment_ids: Tensor) -> Tensor:
+    """How many earlier positions belong to the same segment.
 
     Args:
         segment_ids: int32[rows, length]; a segment's positions are neighbours.
@@ -108,16 +108,16 @@ def positions_from_end(segment_ids: Tensor) -> Tensor:
     """
     length = segment_ids.shape[1]
     places = ops.arange(length, dtype="int32")[None]
-    following = ops.concatenate([segment_ids[:, 1:], ops.full_like(segment_ids[:, :1], -1)], axis=1)
-    ends = ops.where(ops.not_equal(segment_ids, following), places, length)
-    # The nearest end from each place on, by doubling: Keras 3.15's associative_scan loses the shape
-    # on TensorFlow.
+    before = ops.concatenate([ops.full_like(segment_ids[:, :1], -1), segment_ids[:, :-1]], axis=1)
+    starts = ops.where(ops.not_equal(segment_ids, before), places, 0)
+    # The last start up to each place, by doubling: Keras 3.15's associative_scan loses the shape on
+    # TensorFlow.
     reach = 1
     while reach < length:
-        beyond = ops.full_like(ends[:, :reach], length)
-        ends = ops.minimum(ends, ops.concatenate([ends[:, reach:], beyond], axis=1))
+        none = ops.zeros_like(starts[:, :reach])
+        starts = ops.maximum(starts, ops.concatenate([none, starts[:, :-reach]], axis=1))
         reach *= 2
-    return ends - places
+    return places - starts
 
 
 class SelfAttention(keras.layers.Layer):

@@ -100,9 +100,9 @@ class SASRec(keras.Model):
     themselves assigns `log_expected` from `NegativeSampler.log_expected`.
 
     Departures from the paper: layer normalisation precedes each part and a last one follows the
-    blocks, as in the reference tutorial; positions count from the window's end, so that a short
-    history and the end of a long one look alike. GRU4Rec shares its item table between input and
-    output, as the other encoders do.
+    blocks, as in the reference tutorial; positions count from the window's start, so that the state
+    after n items is trained at the position where a history of n items is asked. GRU4Rec shares its
+    item table between input and output, as the other encoders do.
     """
 
     def __init__(

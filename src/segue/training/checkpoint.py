@@ -21,7 +21,7 @@ from segue.data.histories import Histories
 from segue.errors import OutputError, TrainingError
 from segue.model.weights import Weights, to_numpy, weights_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "state.safetensors"
 ANEW = "start anew with --force in place of --resume"
 Arrays = Mapping[str, npt.NDArray[Any]]
