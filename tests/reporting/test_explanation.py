@@ -12,13 +12,16 @@ CAUSES, ANSWERS = (1, 2), (81, 82)
 
 @pytest.fixture(scope="module")
 def planted():
-    """Each history holds one of two causes among fillers, and ends with the answer to it."""
+    """Each history holds one of two causes among fillers, and ends with the answer to it.
+
+    Their lengths differ: were they all alike, the place would tell where the answer comes.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for user in range(600):
         kind = user % 2
-        history = rng.permutation(20)[:6] + 10
-        history[rng.integers(0, 6)] = CAUSES[kind]
+        history = rng.permutation(20)[: rng.integers(3, 9)] + 10
+        history[rng.integers(0, len(history))] = CAUSES[kind]
         items = [*history.tolist(), ANSWERS[kind]]
         rows += [(user, item, place) for place, item in enumerate(items)]
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
@@ -39,9 +42,9 @@ def test_the_planted_cause_is_found_wherever_it_stands(planted, kind, place):
     assert (strongest.item_id, strongest.place) == (CAUSES[kind], place + 1)
     others = [abs(each.change) for each in found.influences if each is not strongest]
     assert strongest.change < -2 * max(others)
-    # The same item speaks against the other answer.
-    against = explain(planted, history, ANSWERS[1 - kind])
-    assert against.influences[place].change > 0
+    # It says nothing like that of the other answer; a softmax leaves open a term common to all.
+    other = explain(planted, history, ANSWERS[1 - kind])
+    assert other.influences[place].change > strongest.change / 4
 
 
 def test_scores_are_those_that_the_recommender_gives(recommender):

@@ -70,12 +70,18 @@ def test_told_to_end_it_answers_what_is_in_flight_keeps_events_and_exits_with_0(
         assert (own_run.parent / "run.events.sqlite").exists()
         asked = {"requests": [{"history": [1, 2, 3], "k": 30}] * 64}
         statuses: list[int] = []
+        lost: list[float] = []
 
         def ask() -> None:
-            # A refused connection is how a server that ends tells a newcomer.
-            with httpx.Client(base_url=address) as mine, suppress(httpx.ConnectError):
-                while True:
-                    statuses.append(mine.post("/v1/recommendations:batch", json=asked).status_code)
+            with httpx.Client(base_url=address) as mine:
+                while not lost:
+                    asked_at = time.monotonic()
+                    try:
+                        answer = mine.post("/v1/recommendations:batch", json=asked)
+                    except httpx.TransportError:
+                        lost.append(asked_at)
+                        return
+                    statuses.append(answer.status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
@@ -89,6 +95,9 @@ def test_told_to_end_it_answers_what_is_in_flight_keeps_events_and_exits_with_0(
             thread.join()
         client.close()
     assert set(statuses) == {200}
+    # A refused or reset connection is how a server that ends tells a newcomer, and a newcomer is
+    # who had not been read yet.
+    assert min(lost) > told - 0.1
     with process(own_run) as (_, address):
         history = httpx.get(f"{address}/v1/users/ann/history").json()
     assert history["items"] == [{"item_id": 3, "timestamp": 1}]
