@@ -1,5 +1,7 @@
-"""A small trained run, made once for all tests that ask one something."""
+"""A small trained run, made once for all tests that ask one something; and a browser."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,8 @@ from segue.config import Config, ModelConfig, TrainingConfig
 from segue.data.synthetic import markov_log
 
 if TYPE_CHECKING:  # what imports Keras is left to the tests that need it
+    from playwright.sync_api import Browser
+
     from segue.recommender import Recommender
 
 TINY = Config(
@@ -19,6 +23,7 @@ TINY = Config(
     training=TrainingConfig(epochs=2, batch_size=32),
 )
 NUM_ITEMS = 30
+CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +57,18 @@ def run(recommender: "Recommender", tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("runs") / "tiny"
     recommender.save(path)
     return path
+
+
+# For a module: its event loop would be in the way of other modules' own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Headless Chromium."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM} (Debian: chromium)")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield started
+        started.close()

@@ -1,23 +1,17 @@
 """The report in a browser: on the screen, and as it is printed."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from segue.reporting.document import describe
 from segue.reporting.page import SECTIONS, page
 
-CHROMIUM = Path("/usr/bin/chromium")
 A4_WIDTH_PX = 794 - 2 * 38  # at 96 px an inch, without the margins of 1 cm
-
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason="no browser at /usr/bin/chromium (Debian: chromium)"
-)
 
 # The right ends of what stands out over the page or over the box that cuts it off.
 CUT_OFF = """() => [...document.querySelectorAll('main *')]
@@ -25,15 +19,6 @@ CUT_OFF = """() => [...document.querySelectorAll('main *')]
   .concat(document.documentElement)
   .filter(each => each.scrollWidth > each.clientWidth + 1)
   .map(each => each.tagName + ' in ' + (each.closest('section')?.id ?? 'the page'))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

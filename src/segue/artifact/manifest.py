@@ -70,14 +70,14 @@ def parse_manifest(place: Path, text: bytes) -> Manifest:
             f"{place}: format {shown(found)} is newer than this segue's {FORMAT_VERSION}; "
             f"upgrade segue"
         )
-    if found in range(1, FORMAT_VERSION) and not isinstance(found, bool):
-        raise RunError(
-            f"{place}: format {shown(found)} is older than this segue's {FORMAT_VERSION}, whose "
-            f"models are others; train it again with segue fit"
-        )
     with reading(path):
         manifest = Manifest.model_validate(document)
         _refuse_other_names(manifest.files.keys())
+    if manifest.format_version < FORMAT_VERSION:
+        raise RunError(
+            f"{place}: format {manifest.format_version} is older than this segue's "
+            f"{FORMAT_VERSION}, whose models are others; train it again with segue fit"
+        )
     return manifest
 
 
