@@ -232,10 +232,15 @@ def test_a_preset_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_preset(path)
 
 
-@pytest.mark.parametrize("setting", ["num_heads=2", "feedforward_width=64"])
+@pytest.mark.parametrize("setting", ["num_heads=2", "feedforward_width=64", "positions=both"])
 def test_a_recurrent_encoder_refuses_what_it_has_not(setting):
     with pytest.raises(ConfigError, match=r"mean nothing to encoder=gru4rec.*leave them at 1"):
         load_preset("gru4rec").with_settings([setting])
+
+
+def test_rotary_positions_need_an_even_number_a_head():
+    with pytest.raises(ConfigError, match=r"width=30 in num_heads=2 leaves 15 a head; choose an e"):
+        Config().with_settings(["positions=rotary", "width=30", "num_heads=2"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

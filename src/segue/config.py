@@ -36,10 +36,19 @@ class ModelConfig(Section):
     feedforward_width: int | None = Field(
         default=None, ge=1, description="None: width, twice it in esasrec"
     )
+    positions: Literal["learned", "rotary", "both"] = Field(
+        default="learned",
+        description="learned: added to the items; rotary: how far apart items are, in attention",
+    )
     scale_embedding: bool = Field(
         default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
     )
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether attention knows how far apart two items are."""
+        return self.positions != "learned"
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
@@ -48,15 +57,22 @@ class ModelConfig(Section):
                 f"width={self.width} is not a multiple of num_heads={self.num_heads}; "
                 "choose a width that the heads divide"
             )
+        if self.is_rotary and self.width // self.num_heads % 2:
+            raise ValueError(
+                f"positions={self.positions} turns pairs of numbers, and width={self.width} in "
+                f"num_heads={self.num_heads} leaves {self.width // self.num_heads} a head; "
+                "choose an even number a head"
+            )
         return self
 
     @model_validator(mode="after")
     def _recurrent_layers_have_no_heads(self) -> "ModelConfig":
         has_more = self.num_heads != 1 or self.feedforward_width is not None
-        if self.encoder == "gru4rec" and has_more:
+        if self.encoder == "gru4rec" and (has_more or self.is_rotary):
             raise ValueError(
-                f"num_heads={self.num_heads} and feedforward_width={self.feedforward_width} mean "
-                "nothing to encoder=gru4rec, which has neither; leave them at 1 and none"
+                f"num_heads={self.num_heads}, feedforward_width={self.feedforward_width} and "
+                f"positions={self.positions} mean nothing to encoder=gru4rec, which has none of "
+                "them; leave them at 1, none and learned"
             )
         return self
 
@@ -100,6 +116,9 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=128, ge=1, le=1_000_000)
+    optimizer: Literal["adam", "muon"] = Field(
+        default="adam", description="muon: for the blocks' matrices; the tables stay with Adam"
+    )
     learning_rate: float = Field(default=2e-3, gt=0.0, le=10.0)
     beta_2: float = Field(default=0.98, ge=0.0, lt=1.0)
     warmup_steps: int = Field(
@@ -121,6 +140,15 @@ class TrainingConfig(Section):
         default=None, ge=1, description="validations without a better NDCG@10"
     )
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _only_adam_averages(self) -> "TrainingConfig":
+        if self.optimizer != "adam" and self.averaging:
+            raise ValueError(
+                f"averaging={self.averaging} goes with optimizer=adam, got "
+                f"optimizer={self.optimizer}; set averaging=0 or optimizer=adam"
+            )
+        return self
 
 
 class Config(Section):
@@ -185,8 +213,10 @@ PRESETS: dict[str, Config] = {
     # eSASRec at twice the width, over whole histories: the best ranking within an hour on 2 cores.
     "best": Config(
         name="best",
-        model=ModelConfig(encoder="esasrec", width=256, num_heads=4, dropout=0.4),
-        training=TrainingConfig(epochs=16, batch_size=64, windows="all", validate_every=4),
+        model=ModelConfig(encoder="esasrec", width=256, num_heads=4, positions="both", dropout=0.4),
+        training=TrainingConfig(
+            epochs=16, batch_size=64, optimizer="muon", windows="all", validate_every=4
+        ),
     ),
     # GRU4Rec's recurrent layer (Hidasi et al., 2016) under the default's loss and schedule.
     "gru4rec": Config(

@@ -16,11 +16,11 @@ ITEMS, LENGTH = 30, 12
 SMALL = ModelConfig(max_length=LENGTH, width=8, num_blocks=2, num_heads=2, dropout=0.5)
 
 
-@pytest.fixture
-def model() -> SASRec:
+@pytest.fixture(params=["learned", "both"])
+def model(request) -> SASRec:
     """Weights large enough for every input to matter."""
     keras.utils.set_random_seed(0)
-    model = SASRec(ITEMS, SMALL, seed=1)
+    model = SASRec(ITEMS, SMALL.model_copy(update={"positions": request.param}), seed=1)
     random = np.random.default_rng(0)
     for variable in model.trainable_variables:
         value = random.normal(size=tuple(variable.shape), scale=0.5).astype("float32")
@@ -67,12 +67,21 @@ def gate_by_hand(x, weights, name):
     return 1 / (1 + np.exp(-dense_by_hand(x, weights, name)))
 
 
-def states_by_hand(weights, items, heads, scale):
+def turned_by_hand(array):
+    """Rows of complex numbers, each turned by its place (RoFormer, equations 12 to 15)."""
+    half = array.shape[1] // 2
+    speeds = 1_000.0 ** (-np.arange(half) / half)
+    angles = np.arange(len(array))[:, None] * speeds
+    return (array[:, :half] + 1j * array[:, half:]) * np.exp(1j * angles)
+
+
+def states_by_hand(weights, items, heads, scale, positions="learned"):
     """One window through the paper's formulas (section III), in float64, head by head."""
     weights = {name: array.astype("float64") for name, array in weights.items()}
     width = weights["item_embedding/table"].shape[1]
     x = weights["item_embedding/table"][items] * (np.sqrt(width) if scale else 1.0)
-    x = x + weights["position_embedding/table"][np.arange(len(items))]
+    if positions != "rotary":
+        x = x + weights["position_embedding/table"][np.arange(len(items))]
     for block in ("block_0", "block_1"):
         normed = norm_by_hand(x, weights, f"{block}/attention_norm", 1e-5)
         projected = dense_by_hand(normed, weights, f"{block}/attention/projection")
@@ -80,7 +89,10 @@ def states_by_hand(weights, items, heads, scale):
         outputs = []
         for head in range(heads):
             of = slice(head * width // heads, (head + 1) * width // heads)
-            scores = query[:, of] @ key[:, of].T / np.sqrt(width / heads)
+            scores = query[:, of] @ key[:, of].T
+            if positions != "learned":
+                scores = (turned_by_hand(query[:, of]) @ turned_by_hand(key[:, of]).conj().T).real
+            scores = scores / np.sqrt(width / heads)
             scores[np.triu_indices(len(items), 1)] = -np.inf
             chances = np.exp(scores - scores.max(1, keepdims=True))
             outputs.append(chances / chances.sum(1, keepdims=True) @ value[:, of])
@@ -102,9 +114,13 @@ def states_by_hand(weights, items, heads, scale):
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("encoder", ["sasrec", "esasrec"])
-def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale, encoder):
+@pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
+def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(
+    heads, scale, encoder, positions
+):
     config = ModelConfig(
         encoder=encoder,
+        positions=positions,
         max_length=LENGTH,
         width=8,
         num_heads=heads,
@@ -120,10 +136,10 @@ def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(heads, scale
     output = states(model, item_ids, segment_ids=segment_ids)[0]
     weights = weights_of(model)
     assert ("block_0/attention_gate/kernel" in weights) == (encoder == "esasrec")
-    np.testing.assert_allclose(output[:5], states_by_hand(weights, first, heads, scale), atol=2e-5)
-    np.testing.assert_allclose(
-        output[5:11], states_by_hand(weights, second, heads, scale), atol=2e-5
-    )
+    assert ("position_embedding/table" in weights) == (positions != "rotary")
+    for window, of in ((first, slice(0, 5)), (second, slice(5, 11))):
+        expected = states_by_hand(weights, window, heads, scale, positions)
+        np.testing.assert_allclose(output[of], expected, atol=2e-5)
 
 
 def test_positions_count_from_zero_at_the_start_of_each_segment():
@@ -201,6 +217,22 @@ def test_positions_count_from_the_windows_start_wherever_the_padding_is(model):
     np.testing.assert_allclose(states(model, left)[0, -7:], states(model, right)[0, :7], atol=1e-6)
 
 
+def test_rotary_positions_tell_the_order_and_no_place():
+    config = ModelConfig(max_length=LENGTH, width=8, num_blocks=1, dropout=0.0, positions="rotary")
+    model = SASRec(ITEMS, config)
+    assert "position_embedding/table" not in weights_of(model)
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(random.normal(size=tuple(variable.shape), scale=0.5).astype("float32"))
+    items = np.array([5, 5, 5, 9, 2], dtype="int32")
+    swapped = np.array([5, 5, 5, 2, 9], dtype="int32")
+    # Before anything differs, equal items have equal states wherever they stand.
+    same = states(model, row(items)[0])[0]
+    np.testing.assert_allclose(same[:3], same[[0, 0, 0]], atol=1e-5)
+    last = [states(model, row(np.append(each, 7))[0])[0, 5] for each in (items, swapped)]
+    assert np.abs(last[0] - last[1]).max() > 1e-3
+
+
 def test_padding_carries_nothing(model):
     item_ids, segment_ids = row(history(5, 4))
     output = states(model, item_ids, segment_ids=segment_ids)
@@ -228,8 +260,11 @@ def test_row_0_of_the_item_table_starts_at_zero_and_is_never_trained(model):
     assert np.abs(table[1:]).max() > 0.1
 
 
-def test_the_gated_encoder_reads_the_last_item_as_its_call_does():
-    config = ModelConfig(encoder="esasrec", max_length=LENGTH, width=8, num_heads=2)
+@pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
+def test_the_gated_encoder_reads_the_last_item_as_its_call_does(positions):
+    config = ModelConfig(
+        encoder="esasrec", positions=positions, max_length=LENGTH, width=8, num_heads=2
+    )
     model = SASRec(ITEMS, config)
     items = np.stack([row(history(6, length))[0][0] for length in (1, 9, LENGTH)])
     queries = keras.ops.convert_to_numpy(model.encode({"item_ids": items}))
@@ -388,7 +423,7 @@ def test_kerass_file_format_restores_the_model(model, tmp_path):
 
 
 def test_weights_have_stable_names_and_go_back_where_they_were(model):
-    other = SASRec(ITEMS, SMALL, seed=9)
+    other = SASRec(ITEMS, model.settings, seed=9)
     assert weights_of(other).keys() == weights_of(model).keys()
     assert "block_0/attention/projection/kernel" in weights_of(model)
     assert "block_1/feedforward_norm/gamma" in weights_of(model)

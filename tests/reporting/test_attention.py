@@ -3,17 +3,23 @@ import pytest
 from keras import ops
 
 from segue.config import ModelConfig
+from segue.model import kernels
 from segue.model.sasrec import SASRec
 from segue.reporting.attention import has_attention, last_attention
 
 
 @pytest.mark.parametrize("encoder", ["sasrec", "esasrec"])
+@pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
 @pytest.mark.parametrize("num_heads", [1, 2])
-def test_the_weights_make_what_the_model_attends_to(encoder, num_heads):
-    settings = ModelConfig(encoder=encoder, max_length=8, width=12, num_heads=num_heads)
+def test_the_weights_are_those_that_make_what_the_model_attends_to(
+    encoder, positions, num_heads, monkeypatch
+):
+    settings = ModelConfig(
+        encoder=encoder, positions=positions, max_length=8, width=12, num_heads=num_heads
+    )
     model = SASRec(20, settings, seed=3)
     for weight in model.trainable_weights:  # so that attention is not flat
-        noise = np.random.default_rng(len(weight.path)).normal(0, 0.5, weight.shape)
+        noise = np.random.default_rng(len(weight.path)).normal(0, 1.0, weight.shape)
         weight.assign(noise.astype(np.float32))
     items = np.array([3, 9, 4, 9, 17], np.int32)
     weights = last_attention(model, items)
@@ -21,30 +27,21 @@ def test_the_weights_make_what_the_model_attends_to(encoder, num_heads):
     assert weights.sum() == pytest.approx(1)
     assert weights.std() > 0.01
 
-    # Where each position's value is the number of its place, attention gives the mean place.
-    attention = model.blocks[-1].attention
-    seen = {}
+    # Where a head's values are one number at one place and 0 elsewhere, training's attention puts
+    # out the weight of that place.
+    seen = []
+    original = kernels.attention
 
-    def with_places(inputs, segment_ids, last_positions):
-        kernel = attention.projection.kernel
-        seen["inputs"] = inputs
-        assert kernel.shape == (12, 36)
-        return original(inputs, segment_ids, last_positions)
+    def with_places(query, key, value, *rest):
+        for place in range(5):
+            at_place = np.zeros(value.shape, np.float32)
+            at_place[:, place] = 1
+            seen.append(ops.convert_to_numpy(original(query, key, at_place, *rest))[:, -1, 0])
+        return original(query, key, value, *rest)
 
-    original = attention.last
-    attention.last = with_places
-    model.encode({"item_ids": items[None]})
-    inputs = ops.convert_to_numpy(seen["inputs"])[0]
-    kernel = ops.convert_to_numpy(attention.projection.kernel)
-    bias = ops.convert_to_numpy(attention.projection.bias)
-    query, key, _ = np.split(inputs @ kernel + bias, 3, axis=-1)
-    width = 12 // num_heads
-    expected = np.zeros(5)
-    for head in range(num_heads):
-        part = slice(head * width, (head + 1) * width)
-        logits = key[:, part] @ query[-1, part] / np.sqrt(width)
-        expected += np.exp(logits) / np.exp(logits).sum() / num_heads
-    assert weights == pytest.approx(expected, abs=1e-5)
+    monkeypatch.setattr(kernels, "attention", with_places)
+    model({"item_ids": items[None]})
+    assert weights == pytest.approx(np.mean(seen[-5:], axis=1), abs=1e-5)
 
 
 def test_a_recurrent_network_attends_to_nothing():

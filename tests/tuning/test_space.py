@@ -43,3 +43,10 @@ def test_values_read_back_exactly() -> None:
     assert changed.training.learning_rate == values["learning_rate"]
     assert changed.model.dropout == values["dropout"]
     assert changed.training.batch_size == 3
+
+
+def test_rotary_positions_keep_an_even_number_a_head() -> None:
+    model = ModelConfig(width=36, num_heads=2, positions="rotary")
+    space = space_of(Config(model=model))
+    assert space["width"] == Choice((36, 72))
+    assert space["num_heads"] == Choice((1, 2))

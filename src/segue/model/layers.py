@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from segue.model import kernels
@@ -10,6 +11,8 @@ from segue.model.kernels import Tensor
 
 BLOCK_EPSILON = 1e-5  # of the blocks' layer normalisations, as the tutorial has it
 FINAL_EPSILON = 1e-8  # of the last one, as the tutorial has it
+# Rotary positions: the slowest pair turns once in about 6,000 items, the fastest in 6.
+ROTARY_BASE = 1_000.0
 
 
 class Dropout(keras.layers.Layer):
@@ -121,14 +124,25 @@ def positions_in_segments(segment_ids: Tensor) -> Tensor:
 
 
 class SelfAttention(keras.layers.Layer):
-    """Causal multi-head attention within segments; its weights are dropped out in training."""
+    """Causal multi-head attention within segments; its weights are dropped out in training.
+
+    With rotary positions, a query and a key meet turned by angles in proportion to their places in
+    the row, so that how far apart they are counts and where they stand does not.
+    """
 
     def __init__(
-        self, width: int, num_heads: int, dropout: float, seed: int, **kwargs: Any
+        self,
+        width: int,
+        num_heads: int,
+        dropout: float,
+        seed: int,
+        is_rotary: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.width = width
         self.num_heads = num_heads
+        self.is_rotary = is_rotary
         self.projection = _dense(3 * width, seed, "projection")
         self.output_projection = _dense(width, seed + 1, "output_projection")
         self.dropout = Dropout(dropout, seed + 2)
@@ -144,6 +158,9 @@ class SelfAttention(keras.layers.Layer):
         query, key, value = (
             self._split_heads(each) for each in ops.split(self.projection(inputs), 3, axis=-1)
         )
+        if self.is_rotary:
+            turns = rotations(length, self.width // self.num_heads)
+            query, key = rotated(query, *turns), rotated(key, *turns)
         segments = ops.repeat(segment_ids, self.num_heads, axis=0)
         rate, streams = 0.0, None
         if training and self.dropout.rate:
@@ -160,19 +177,38 @@ class SelfAttention(keras.layers.Layer):
             segment_ids: int32[rows, length].
             last_positions: int32[rows].
         """
-        key_value = ops.matmul(inputs, self.projection.kernel[:, self.width :])
-        key_value = key_value + self.projection.bias[self.width :]
-        key, value = (self._split_heads(each) for each in ops.split(key_value, 2, axis=-1))
-        newest = at_positions(inputs, last_positions)
-        query = ops.matmul(newest, self.projection.kernel[:, : self.width])
-        query = self._split_heads(query + self.projection.bias[: self.width])
-        is_past = ops.arange(inputs.shape[1])[None] <= last_positions[:, None]
-        segment = ops.take_along_axis(segment_ids, last_positions[:, None], axis=1)
+        value = self._projected(inputs, 2)
+        weights = self.weights_at(inputs, segment_ids, last_positions)
+        return self.output_projection(self._merge_heads(ops.matmul(weights, value), 1))
+
+    def weights_at(self, inputs: Tensor, segment_ids: Tensor, positions: Tensor) -> Tensor:
+        """What one position of each row attends to: float[rows * heads, 1, length], adding up to 1.
+
+        Args:
+            inputs: float[rows, length, width].
+            segment_ids: int32[rows, length].
+            positions: int32[rows].
+        """
+        length = inputs.shape[1]
+        query = self._projected(at_positions(inputs, positions), 0)
+        key = self._projected(inputs, 1)
+        if self.is_rotary:
+            turns = rotations(length, self.width // self.num_heads)
+            places = ops.repeat(positions, self.num_heads)
+            query = rotated(query, *(ops.take(each, places, axis=0)[:, None] for each in turns))
+            key = rotated(key, *turns)
+        is_past = ops.arange(length)[None] <= positions[:, None]
+        segment = ops.take_along_axis(segment_ids, positions[:, None], axis=1)
         is_visible = ops.logical_and(is_past, segment_ids == segment)
         is_visible = ops.repeat(is_visible, self.num_heads, axis=0)[:, None, :]
         scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.transpose(key, (0, 2, 1)))
-        weights = ops.softmax(ops.where(is_visible, scores, kernels.MASKED))
-        return self.output_projection(self._merge_heads(ops.matmul(weights, value), 1))
+        return ops.softmax(ops.where(is_visible, scores, kernels.MASKED))
+
+    def _projected(self, inputs: Tensor, part: int) -> Tensor:
+        """Queries (part 0), keys (1) or values (2): float[rows * heads, length, width / heads]."""
+        columns = slice(part * self.width, (part + 1) * self.width)
+        outputs = ops.matmul(inputs, self.projection.kernel[:, columns])
+        return self._split_heads(outputs + self.projection.bias[columns])
 
     def _split_heads(self, array: Tensor) -> Tensor:
         """float[rows, length, width] -> float[rows * heads, length, width / heads]."""
@@ -241,11 +277,12 @@ class Block(keras.layers.Layer):
         feedforward_width: int,
         dropout: float,
         seed: int,
+        is_rotary: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.attention_norm = _norm("attention_norm")
-        self.attention = SelfAttention(width, num_heads, dropout, seed, name="attention")
+        self.attention = SelfAttention(width, num_heads, dropout, seed, is_rotary, name="attention")
         self.attention_dropout = Dropout(dropout, seed + 10)
         self.feedforward_norm = _norm("feedforward_norm")
         self.feedforward = self.feedforward_class(
@@ -298,9 +335,10 @@ class GatedBlock(Block):
         feedforward_width: int,
         dropout: float,
         seed: int,
+        is_rotary: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(width, num_heads, feedforward_width, dropout, seed, **kwargs)
+        super().__init__(width, num_heads, feedforward_width, dropout, seed, is_rotary, **kwargs)
         self.attention_gate = _dense(width, seed + 40, "attention_gate", activation="sigmoid")
         self.feedforward_gate = _dense(width, seed + 41, "feedforward_gate", activation="sigmoid")
 
@@ -324,6 +362,31 @@ def at_positions(states: Tensor, positions: Tensor) -> Tensor:
         positions: int32[rows], 0..length - 1.
     """
     return ops.take_along_axis(states, positions[:, None, None], axis=1)
+
+
+def rotations(length: int, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles at each place, float32[length, width / 2] both.
+
+    Pair i of a head turns by place / ROTARY_BASE ** (2 i / width) (Su et al., "RoFormer", 2021,
+    section 3.2.2; there with a base of 10,000).
+    """
+    speeds = ROTARY_BASE ** (-np.arange(width // 2) / (width // 2))
+    angles = np.arange(length)[:, None] * speeds
+    return ops.cast(np.cos(angles), "float32"), ops.cast(np.sin(angles), "float32")
+
+
+def rotated(array: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Queries or keys with each pair turned by its angle; a pair's numbers are half a width apart.
+
+    Args:
+        array: float[n, length, width], width even.
+        cosines, sines: float32[length, width / 2] or [n, length, width / 2].
+    """
+    first, second = ops.split(array, 2, axis=-1)
+    cosines, sines = ops.cast(cosines, array.dtype), ops.cast(sines, array.dtype)
+    return ops.concatenate(
+        [first * cosines - second * sines, first * sines + second * cosines], axis=-1
+    )
 
 
 def _norm(name: str) -> LayerNorm:

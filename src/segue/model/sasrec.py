@@ -37,6 +37,7 @@ def _transformer_block(
         settings.feedforward_width or feedforward_factor * settings.width,
         settings.dropout,
         seed,
+        is_rotary=settings.is_rotary,
         name=name,
     )
 
@@ -51,7 +52,7 @@ class Architecture:
 
     Attributes:
         block: makes a block from the settings, a seed and a name.
-        has_positions: learned positions are added to the items' embeddings.
+        has_positions: the items' positions matter to it, as the settings have them.
         has_final_norm: a layer normalisation follows the blocks.
     """
 
@@ -125,7 +126,7 @@ class SASRec(keras.Model):
         architecture = ARCHITECTURES[self.settings.encoder]
         self.position_embedding = (
             PositionEmbedding(length, width, seed + 1, name="position_embedding")
-            if architecture.has_positions
+            if architecture.has_positions and self.settings.positions != "rotary"
             else None
         )
         self.embedding_dropout = Dropout(self.settings.dropout, seed + 2, name="embedding_dropout")

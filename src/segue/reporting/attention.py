@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
 
 from segue.model.layers import SelfAttention
 from segue.model.sasrec import SASRec
@@ -29,11 +28,7 @@ def last_attention(model: SASRec, item_ids: npt.NDArray[np.int32]) -> npt.NDArra
     for block in model.blocks[:-1]:
         states = block(states, segment_ids)
     block = model.blocks[-1]
-    attention = block.attention
-    projected = to_array(attention.projection(block.attention_norm(states)))[0]
-    query, key, _ = np.split(projected, 3, axis=-1)
-    shape = (len(item_ids), attention.num_heads, -1)
-    keys, newest = key.reshape(shape), query.reshape(shape)[-1]
-    logits = np.einsum("nhd,hd->nh", keys, newest) * newest.shape[-1] ** -0.5
-    weights: npt.NDArray[np.float32] = softmax(logits, axis=0).mean(axis=-1)
-    return weights
+    last = np.array([len(item_ids) - 1], np.int32)
+    weights = block.attention.weights_at(block.attention_norm(states), segment_ids, last)
+    spread: npt.NDArray[np.float32] = to_array(weights)[:, 0].mean(axis=0)
+    return spread

@@ -40,7 +40,8 @@ def space_of(config: Config) -> Space:
     every width can be divided by them, and stay as they are in an encoder that has none.
     """
     model, training = config.model, config.training
-    widths = _around(model.width, model.num_heads)
+    unit = 2 if model.is_rotary else 1  # rotary positions turn pairs of a head
+    widths = _around(model.width, model.num_heads * unit)
     space: dict[str, Range | Choice] = {
         "learning_rate": Range(
             training.learning_rate / RATE_FACTOR,
@@ -53,7 +54,7 @@ def space_of(config: Config) -> Space:
         "batch_size": Choice(_around(training.batch_size)),
     }
     if model.encoder != "gru4rec":
-        heads = {each for each in HEADS if not any(width % each for width in widths)}
+        heads = {each for each in HEADS if not any(width % (each * unit) for width in widths)}
         space["num_heads"] = Choice(tuple(sorted(heads | {model.num_heads})))
     return space
 
