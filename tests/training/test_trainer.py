@@ -184,9 +184,7 @@ class _Power:
 
 
 @pytest.mark.parametrize("saves", [1, 5, 8, 10])
-@pytest.mark.parametrize(
-    "loss", [["loss=softmax", "optimizer=muon"], ["loss=bce", "exclude_history=true"]]
-)
+@pytest.mark.parametrize("loss", [["loss=softmax"], ["loss=bce", "exclude_history=true"]])
 def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
     split, tmp_path, monkeypatch, saves, loss
 ):
@@ -243,37 +241,6 @@ def test_the_rate_warms_up_and_then_stays_or_falls_by_a_cosine(schedule, rates):
     assert optimizer.beta_2 == 0.98
 
 
-def test_muon_turns_matrices_by_orthogonal_steps_and_leaves_tables_and_biases_to_adam(split):
-    config = configured("epochs=1", "optimizer=muon", "schedule=constant", "warmup_steps=0")
-    model = build_model(split.histories.vocabulary.num_items, config)
-    optimizer = _optimizer(config, steps_per_epoch=5, num_items=40)
-    optimizer.build(model.trainable_variables)
-    before = {each.path: keras.ops.copy(each.value) for each in model.trainable_variables}
-    random = np.random.default_rng(0)
-    slopes = [
-        random.normal(size=tuple(each.shape)).astype("float32")
-        for each in model.trainable_variables
-    ]
-    optimizer.apply([keras.ops.convert_to_tensor(each) for each in slopes])
-    for variable, slope in zip(model.trainable_variables, slopes, strict=True):
-        step = keras.ops.convert_to_numpy(before[variable.path] - variable.value)
-        if len(variable.shape) == 2 and not variable.path.endswith("table"):
-            # Liu et al. (2025), equation 4: rate * 0.2 * sqrt(longer side) * U V'. Five of Newton
-            # and Schulz' iterations bring the singular values near to 1 (Jordan et al., 2024).
-            length = 0.01 * 0.2 * max(variable.shape) ** 0.5
-            values = np.linalg.svd(step, compute_uv=False) / length
-            assert values == pytest.approx(np.ones_like(values), abs=0.4), variable.path
-            left, _, right = np.linalg.svd(slope, full_matrices=False)
-            assert np.sum(step * (left @ right)) / length > 0.8 * min(variable.shape)
-        else:  # Adam's first step is the rate, against the slope's sign
-            np.testing.assert_allclose(step, 0.01 * np.sign(slope), atol=1e-4)
-
-
-def test_averaging_is_adams_alone():
-    with pytest.raises(ConfigError, match=r"averaging=0\.9 goes with optimizer=adam, got optim"):
-        configured("optimizer=muon", "averaging=0.9")
-
-
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="others update the whole table")
 @pytest.mark.parametrize(
     ("settings", "num_items", "is_lazy"),
@@ -281,7 +248,6 @@ def test_averaging_is_adams_alone():
         (["loss=bce"], LAZY_ITEMS, True),
         (["loss=bce"], LAZY_ITEMS - 1, False),
         (["loss=bce", "l2=0.1"], LAZY_ITEMS, False),
-        (["loss=bce", "optimizer=muon"], LAZY_ITEMS, False),
         (["loss=softmax"], LAZY_ITEMS, False),
     ],
 )

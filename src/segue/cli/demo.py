@@ -18,8 +18,8 @@ DEFAULT_RUN = Path("runs/demo")
 FIRST_CHOICE, SECOND_CHOICE = "ml-1m", "ml-100k"
 PRESET = "quick"
 SHOWN = 10
-# What the demo learns from in all, whatever the log's size: more epochs over a smaller one.
-INTERACTIONS_SEEN = 8_000_000
+# What the demo learns from in all, at least: a small log is gone over more often.
+INTERACTIONS_SEEN = 2_400_000
 
 
 def demo(
@@ -43,7 +43,9 @@ def demo(
     log, films = _movielens()
     split = leave_one_out(log)
     note(log.summary(), *split.notes)
-    config = load_preset(PRESET).with_settings([f"epochs={max(1, INTERACTIONS_SEEN // len(log))}"])
+    preset = load_preset(PRESET)
+    epochs = max(preset.training.epochs, INTERACTIONS_SEEN // len(log))
+    config = preset.with_settings([f"epochs={epochs}"])
     trained = fit(split, items=films, preset=config, session=Session(show_progress=True))
     recommender = trained.with_report()
     recommender.save(out, force=force)

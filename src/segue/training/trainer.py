@@ -194,17 +194,14 @@ def touches_rows(config: Config, num_items: int) -> bool:
     batch.
     """
     is_jax = keras.backend.backend() == "jax"
-    is_plain = config.training.optimizer == "adam" and not config.training.averaging
-    is_of_few = config.loss.is_of_few_items and is_plain
+    is_of_few = config.loss.is_of_few_items and not config.training.averaging
     return is_jax and is_of_few and num_items >= LAZY_ITEMS
 
 
 def _optimizer(config: Config, steps_per_epoch: int, num_items: int) -> keras.optimizers.Optimizer:
-    """Adam (Kingma & Ba, 2015) or Muon (Jordan et al., 2024), whose rate warms up, then may fall.
+    """Adam (Kingma & Ba, 2015); its rate rises over the warm-up, then stays or falls by a cosine.
 
-    The warm-up takes a tenth of all steps at most, so that a short training has one in proportion;
-    the fall is a cosine. Muon's steps are as long as Adam's (Liu et al., 2025, section 2.2), so
-    that one rate serves both.
+    The warm-up takes a tenth of all steps at most, so that a short training has one in proportion.
     """
     training = config.training
     total = training.epochs * steps_per_epoch
@@ -216,14 +213,6 @@ def _optimizer(config: Config, steps_per_epoch: int, num_items: int) -> keras.op
         warmup_target=training.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    if training.optimizer == "muon":
-        return keras.optimizers.Muon(
-            learning_rate=rate,
-            adam_beta_2=training.beta_2,
-            weight_decay=None,
-            adam_weight_decay=None,
-            exclude_embeddings=True,
-        )
     settings = {"learning_rate": rate, "beta_2": training.beta_2}
     if training.averaging:
         return AveragingAdam(**settings, use_ema=True, ema_momentum=training.averaging)
