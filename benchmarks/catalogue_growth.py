@@ -39,6 +39,7 @@ SETTINGS = [
     "loss=sampled_softmax",
     "negatives=256",
     "negatives_per=batch",
+    "batch_size=128",
     f"epochs={EPOCHS}",
 ]
 NEVER = 2**31  # more items than there are: the whole table is updated

@@ -29,7 +29,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], metavar="N")
-    parser.add_argument("--epochs", type=int, default=40, metavar="N")
+    parser.add_argument("--epochs", type=int, default=20, metavar="N")
     options = parser.parse_args()
     log, _ = datasets.load("ml-100k")
     split = segue.leave_one_out(log)

@@ -36,7 +36,7 @@ from segue.training.trainer import _optimizer, build_model
 
 import jax  # isort: skip - segue chooses the backend first
 
-PRESET_OF = {"bce": "tutorial", "softmax": "sasrec"}
+LOSS_OF = {"bce": [], "softmax": ["loss=softmax"]}
 # The first that fits an operation's name has it.
 PARTS = [
     ("attention: scores, softmax, weighted values", r"attention/while"),
@@ -56,8 +56,8 @@ def main() -> int:
     options = parsed()
     log = segue.read_log(ML_1M / "interactions.parquet", time_col="position")
     train = segue.leave_one_out(log).train
-    config = segue.load_preset(PRESET_OF[options.objective]).with_settings(
-        [f"width={options.width}", "dropout=0.2"]
+    config = segue.load_preset("tutorial").with_settings(
+        [f"width={options.width}", "dropout=0.2", *LOSS_OF[options.objective]]
     )
     batches = PackedBatches(train, config)
     step, state, batch = compiled_step(batches, config)
@@ -100,7 +100,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--objective", choices=PRESET_OF, default="bce")
+    parser.add_argument("--objective", choices=LOSS_OF, default="bce")
     parser.add_argument("--width", type=int, default=50, metavar="D")
     parser.add_argument("--steps", type=int, default=10, metavar="N")
     return parser.parse_args()
