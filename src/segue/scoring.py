@@ -51,3 +51,21 @@ class ModelScorer:
         if self._item_counts is not None:
             scores[histories.lengths[users] == 0] = self._item_counts
         return scores
+
+
+class EncodedScorer(ModelScorer):
+    """A `ModelScorer` of certain users, encoded once however often they are scored."""
+
+    def __init__(
+        self,
+        model: SASRec,
+        histories: Histories,
+        item_counts: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Encodes the users of `histories`, the only ones that it will be asked about."""
+        super().__init__(model, item_counts, is_final=True)
+        self._queries = super().queries(histories, slice(None))
+
+    def queries(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
+        """float32[rows, width] of those users; zeros where a history is empty."""
+        return self._queries[users]

@@ -14,12 +14,12 @@ from segue.data.splits import GLOBAL_TIME, TEST, HeldOut, Split
 from segue.evaluation import lists
 from segue.evaluation.ages import DAY_S, as_seconds
 from segue.evaluation.calibration import reliability, top_probabilities
-from segue.evaluation.protocol import Ranking
+from segue.evaluation.protocol import Ranking, Scorer
 from segue.evaluation.slices import slices, slices_by_age
 from segue.recommender import Recommender
 from segue.reporting.attention import has_attention, last_attention
-from segue.reporting.runs import Baselines, baselines_beside, compare_runs, held_out_by, ranking_of
-from segue.scoring import ModelScorer
+from segue.reporting.runs import baselines_beside, compare_runs, held_out_by, ranking_of
+from segue.scoring import EncodedScorer, ModelScorer
 
 Section = dict[str, Any]
 
@@ -43,9 +43,10 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
     column = label_column(run.catalogue)
     examples = _chosen(ranking)
     baselines = baselines_beside(train)
+    scorer = EncodedScorer(recommender.model, test.histories, run.item_counts)
     return {
         "headline": compare_runs({name: run}, baselines=baselines),
-        "beyond": _beyond(recommender, test, name, baselines),
+        "beyond": _beyond(recommender, test, {name: scorer, **baselines[0]}),
         "slices": {
             "slices": slices(
                 ranking,
@@ -57,7 +58,7 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
             )
         },
         "ranks": _ranks(ranking),
-        "calibration": _calibration(recommender, test),
+        "calibration": _calibration(recommender, test, scorer),
         "age": _age(run.split, ranking),
         "attention": _attention(recommender, test, examples),
         "examples": _examples(recommender, test, ranking, examples),
@@ -80,7 +81,7 @@ def label_column(catalogue: pl.DataFrame | None) -> str | None:
     return None
 
 
-def _beyond(recommender: Recommender, test: HeldOut, name: str, baselines: Baselines) -> Section:
+def _beyond(recommender: Recommender, test: HeldOut, systems: Mapping[str, Scorer]) -> Section:
     """Coverage, novelty, popularity and diversity of the top 10, for the model and baselines."""
     run = recommender.run
     assert run.split is not None  # it has a test part
@@ -90,10 +91,6 @@ def _beyond(recommender: Recommender, test: HeldOut, name: str, baselines: Basel
     is_trained = run.item_counts > 0
     column = label_column(run.catalogue)
     embeddings = ModelScorer(recommender.model).item_table
-    systems = {
-        name: ModelScorer(recommender.model, run.item_counts),
-        **baselines[0],
-    }
     found: dict[str, dict[str, float]] = {}
     for system, scorer in systems.items():
         top = lists.top_lists(scorer, test, is_trained=is_trained)
@@ -124,7 +121,7 @@ def _ranks(ranking: Ranking) -> Section:
     return {"groups": [*groups, {"places": "a miss", "users": misses}]}
 
 
-def _calibration(recommender: Recommender, test: HeldOut) -> Section:
+def _calibration(recommender: Recommender, test: HeldOut, scorer: Scorer) -> Section:
     """Whether the probabilities of each user's top 10 come true as often as they say."""
     loss = recommender.run.config.loss.loss
     if loss not in CALIBRATED_LOSSES:
@@ -135,7 +132,8 @@ def _calibration(recommender: Recommender, test: HeldOut) -> Section:
     users = np.flatnonzero(test.histories.lengths)
     if not users.size:
         return {"missing": "No test user has a history."}
-    probabilities, is_target = top_probabilities(ModelScorer(recommender.model), test.take(users))
+    probabilities, is_target = top_probabilities(scorer, test)
+    probabilities, is_target = probabilities[users], is_target[users]
     is_shown = probabilities > 0
     found = reliability(probabilities[is_shown], is_target[is_shown])
     return {"k": probabilities.shape[1], "users": len(users), **asdict(found)}

@@ -1,0 +1,35 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from segue.config import ModelConfig
+from segue.data.histories import Histories
+from segue.data.vocabulary import Vocabulary
+from segue.model.encoder import Encoder
+from segue.model.sasrec import SASRec
+from segue.scoring import EncodedScorer, ModelScorer
+
+
+@pytest.fixture
+def histories() -> Histories:
+    vocabulary = Vocabulary.from_ids(pl.Series(range(1, 21)))
+    random = np.random.default_rng(0)
+    lengths = [0, *random.integers(1, 12, 40)]
+    users = [random.integers(1, 21, length).astype(np.int32) for length in lengths]
+    return Histories.from_lists(vocabulary, users)
+
+
+def test_users_encoded_once_score_as_they_do_each_time(histories, monkeypatch):
+    model = SASRec(20, ModelConfig(max_length=8, width=16, num_blocks=1), seed=2)
+    counts = np.arange(21)
+    once = EncodedScorer(model, histories, counts)
+    each_time = ModelScorer(model, counts)
+    blocks = [slice(0, 7), slice(7, 41)]
+    expected = [each_time.score(histories, users) for users in blocks]
+
+    def fail(*arguments):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(Encoder, "__call__", fail)
+    for users, scores in zip(blocks, expected, strict=True):
+        np.testing.assert_allclose(once.score(histories, users), scores, atol=1e-5)
