@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from keras import ops
 
 from segue.config import ModelConfig
 from segue.model import kernels
 from segue.model.sasrec import SASRec
+from segue.model.weights import to_array
 from segue.reporting.attention import has_attention, last_attention
 
 
@@ -36,7 +36,7 @@ def test_the_weights_are_those_that_make_what_the_model_attends_to(
         for place in range(5):
             at_place = np.zeros(value.shape, np.float32)
             at_place[:, place] = 1
-            seen.append(ops.convert_to_numpy(original(query, key, at_place, *rest))[:, -1, 0])
+            seen.append(to_array(original(query, key, at_place, *rest))[:, -1, 0])
         return original(query, key, value, *rest)
 
     monkeypatch.setattr(kernels, "attention", with_places)

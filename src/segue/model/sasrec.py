@@ -102,8 +102,9 @@ class SASRec(keras.Model):
 
     Departures from the paper: layer normalisation precedes each part and a last one follows the
     blocks, as in the reference tutorial; positions count from the window's start, so that the state
-    after n items is trained at the position where a history of n items is asked. GRU4Rec shares its
-    item table between input and output, as the other encoders do.
+    after n items is trained at the position where a history of n items is asked; rotary positions
+    (Su et al., 2021) may stand in their place or beside them. GRU4Rec shares its item table between
+    input and output, as the other encoders do.
     """
 
     def __init__(
@@ -181,13 +182,27 @@ class SASRec(keras.Model):
             float32[rows, width]; zeros for a row without items.
         """
         segment_ids = self._segment_ids(inputs)
-        last_positions = _last_positions(segment_ids)
+        states = self._before_last_block(inputs, segment_ids)
+        states = self.blocks[-1].last(states, segment_ids, _last_positions(segment_ids))
+        is_item = ops.any(segment_ids > 0, axis=1, keepdims=True)
+        return self.final_norm(states)[:, 0] * ops.cast(is_item, states.dtype)
+
+    def last_attention(self, inputs: Inputs) -> Tensor:
+        """What the last item of each row attends to in the last block, of a model that attends.
+
+        Returns:
+            float32[rows * heads, 1, length], adding up to 1.
+        """
+        segment_ids = self._segment_ids(inputs)
+        block = self.blocks[-1]
+        states = block.attention_norm(self._before_last_block(inputs, segment_ids))
+        return block.attention.weights_at(states, segment_ids, _last_positions(segment_ids))
+
+    def _before_last_block(self, inputs: Inputs, segment_ids: Tensor) -> Tensor:
         states = self.embed(inputs, segment_ids, False)
         for block in self.blocks[:-1]:
             states = block(states, segment_ids)
-        states = self.blocks[-1].last(states, segment_ids, last_positions)
-        is_item = ops.any(segment_ids > 0, axis=1, keepdims=True)
-        return self.final_norm(states)[:, 0] * ops.cast(is_item, states.dtype)
+        return states
 
     def compute_loss(
         self,

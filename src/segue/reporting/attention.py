@@ -23,12 +23,6 @@ def last_attention(model: SASRec, item_ids: npt.NDArray[np.int32]) -> npt.NDArra
     Returns:
         float32[n], adding up to 1.
     """
-    segment_ids = np.ones((1, len(item_ids)), np.int32)
-    states = model.embed({"item_ids": item_ids[None]}, segment_ids)
-    for block in model.blocks[:-1]:
-        states = block(states, segment_ids)
-    block = model.blocks[-1]
-    last = np.array([len(item_ids) - 1], np.int32)
-    weights = block.attention.weights_at(block.attention_norm(states), segment_ids, last)
-    spread: npt.NDArray[np.float32] = to_array(weights)[:, 0].mean(axis=0)
+    weights = to_array(model.last_attention({"item_ids": item_ids[None]}))
+    spread: npt.NDArray[np.float32] = weights[:, 0].mean(axis=0)
     return spread
