@@ -112,7 +112,11 @@ class LossConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How long, how fast, from which seed; `batch_size` counts windows."""
+    """How long, how fast, from which seed.
+
+    `batch_size` counts windows: about so many where they are packed, in rows by the four, so that
+    16 windows of MovieLens-1M become 12 rows of 22.
+    """
 
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=128, ge=1, le=1_000_000)

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from segue.reporting.document import describe
-from segue.reporting.page import SECTIONS, page
+from segue.reporting.page import SECTIONS, _table, page
 
 VOID = {"meta", "path", "rect", "circle"}
 
@@ -109,3 +109,11 @@ def test_the_page_of_a_run_in_time_shows_the_age(in_time):
 def test_dark_and_print_have_rules_of_their_own(text):
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.19572, "0.1957"), (96.0, "96"), (96.5, "96.5"), (1_637.23, "1,637.2"), (6_040, "6,040")],
+)
+def test_numbers_have_the_digits_that_say_something(value, shown):
+    assert f'<td class="number">{shown}</td>' in _table(["value"], [[value]])

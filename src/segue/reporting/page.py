@@ -278,6 +278,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 def _cell(cell: Cell) -> str:
     if isinstance(cell, int | float):
-        shown = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4f}"
-        return f'<td class="number">{shown}</td>'
+        return f'<td class="number">{_number(cell)}</td>'
     return f"<td>{escape(cell or '')}</td>"
+
+
+def _number(value: int | float) -> str:
+    """Four decimals for what is small, as metrics are; one for what is not; none for a whole."""
+    if isinstance(value, int) or value.is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.1f}"
