@@ -461,6 +461,18 @@ def test_the_encoder_compiles_each_shape_once():
     assert set(traced) <= {(rows, length) for rows in ROW_SIZES for length in (16, 32, 40)}
 
 
+def test_short_windows_among_long_ones_are_encoded_apart_from_them():
+    model = SASRec(ITEMS, ModelConfig(max_length=40, width=8, num_blocks=1), seed=3)
+    windows = np.random.default_rng(0).integers(1, ITEMS + 1, (256, 40)).astype("int32")
+    windows[::2, 9:] = 0
+    encoder = Encoder(model)
+    alone = np.concatenate([encoder(window[None]) for window in windows])
+    encode, shapes = encoder._encode, []
+    encoder._encode = lambda item_ids: shapes.append(item_ids.shape) or encode(item_ids)
+    np.testing.assert_allclose(encoder(windows), alone, atol=1e-5)
+    assert shapes == [(128, 16), (128, 40)]
+
+
 def test_models_of_one_make_share_what_was_compiled_but_not_their_weights():
     if keras.backend.backend() != "jax":
         pytest.skip("counts JAX's compilations")
