@@ -114,8 +114,8 @@ class LossConfig(Section):
 class TrainingConfig(Section):
     """How long, how fast, from which seed.
 
-    `batch_size` counts windows: about so many where they are packed, in rows by the four, so that
-    16 windows of MovieLens-1M become 12 rows of 22.
+    `batch_size` counts windows. Where they are packed, its rows are rounded up to a multiple of
+    four: 16 windows of MovieLens-1M become 12 rows, which hold about 22.
     """
 
     epochs: int = Field(default=30, ge=1, le=100_000)
