@@ -103,6 +103,8 @@ def test_no_settings_change_nothing() -> None:
         ("feedforward_width=None", "model", "feedforward_width", None),
         ("schedule=constant", "training", "schedule", "constant"),
         ('schedule="constant"', "training", "schedule", "constant"),
+        ('dropout_places=["output", "inner"]', "model", "dropout_places", ("inner", "output")),
+        ("dropout_places=[]", "model", "dropout_places", ()),
     ],
 )
 def test_values_are_read_as_toml_or_as_bare_words(
@@ -135,6 +137,7 @@ def test_a_setting_without_key_or_value_is_refused(setting: str) -> None:
         ("epochs=many", "training.epochs", "'many'"),
         ("dropout=1.0", "model.dropout", "1.0"),
         ("dropout=nan", "model.dropout", "nan"),
+        ('dropout_places=["input"]', "model.dropout_places.0", "'input'"),
         ("learning_rate=inf", "training.learning_rate", "inf"),
         ("learning_rate=-1", "training.learning_rate", "-1"),
         ("seed=2147483648", "training.seed", "2147483648"),
@@ -238,6 +241,24 @@ def test_a_recurrent_encoder_refuses_what_it_has_not(setting):
         load_preset("gru4rec").with_settings([setting])
 
 
+@pytest.mark.parametrize("place", ["attention", "inner"])
+def test_a_recurrent_encoder_refuses_dropout_where_it_has_nothing(place):
+    with pytest.raises(ConfigError, match="gru4rec has not; it has embedding and output"):
+        load_preset("gru4rec").with_settings([f'dropout_places=["{place}"]'])
+
+
+def test_dropout_is_where_the_encoder_has_it_unless_places_are_named():
+    def rates(**settings):
+        config = ModelConfig(dropout=0.4, **settings)
+        return [config.dropout_at(each) for each in ("embedding", "attention", "inner", "output")]
+
+    assert rates() == rates(encoder="esasrec") == [0.4, 0.4, 0.0, 0.4]
+    assert rates(encoder="sasrec-original") == [0.4, 0.4, 0.4, 0.4]
+    assert rates(encoder="gru4rec") == [0.4, 0.0, 0.0, 0.4]
+    assert rates(dropout_places=("inner",)) == [0.0, 0.0, 0.4, 0.0]
+    assert rates(dropout_places=()) == [0.0, 0.0, 0.0, 0.0]
+
+
 def test_rotary_positions_need_an_even_number_a_head():
     with pytest.raises(ConfigError, match=r"width=30 in num_heads=2 leaves 15 a head; choose an e"):
         Config().with_settings(["positions=rotary", "width=30", "num_heads=2"])
@@ -248,3 +269,9 @@ def test_the_text_of_a_preset_reads_back_as_the_configuration(name, tmp_path):
     path = tmp_path / f"{PRESETS[name].name}.toml"
     path.write_text(preset_text(PRESETS[name]))
     assert load_preset(path) == PRESETS[name]
+
+
+def test_the_text_of_a_preset_holds_lists(tmp_path):
+    config = Config(name="mine").with_settings(['dropout_places=["embedding", "output"]'])
+    path = write_preset(tmp_path, preset_text(config))
+    assert load_preset(path) == config

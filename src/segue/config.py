@@ -7,11 +7,28 @@ mean the same. A preset file is TOML with the same sections and may name another
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from segue.errors import ConfigError
+
+DropoutPlace = Literal["embedding", "attention", "inner", "output"]
+
+# Where each encoder drops out unless told: its paper's code, with eSASRec as SASRec.
+DROPOUT_PLACES: dict[str, tuple[DropoutPlace, ...]] = {
+    "sasrec": ("embedding", "attention", "output"),
+    "sasrec-original": ("embedding", "attention", "inner", "output"),
+    "esasrec": ("embedding", "attention", "output"),
+    "gru4rec": ("embedding", "output"),
+}
 
 
 class Section(BaseModel):
@@ -23,12 +40,13 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The encoder: causal blocks over a tied item table.
 
-    `sasrec` has the pre-norm Transformer blocks of Kang & McAuley (2018), `esasrec` gated ones with
-    a SwiGLU, `gru4rec` the recurrent layers of Hidasi et al. (2016), without heads, feed-forward or
+    `sasrec` has the pre-norm Transformer blocks of Kang & McAuley (2018), `sasrec-original` those
+    of the code they published, which carries normalised states on; `esasrec` has gated ones with a
+    SwiGLU, `gru4rec` the recurrent layers of Hidasi et al. (2016), without heads, feed-forward or
     positions.
     """
 
-    encoder: Literal["sasrec", "esasrec", "gru4rec"] = "sasrec"
+    encoder: Literal["sasrec", "sasrec-original", "esasrec", "gru4rec"] = "sasrec"
     max_length: int = Field(default=200, ge=1, le=10_000, description="items of a window")
     width: int = Field(default=128, ge=1, le=8_192, description="of the item table and the states")
     num_blocks: int = Field(default=2, ge=1, le=64)
@@ -44,11 +62,33 @@ class ModelConfig(Section):
         default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
     )
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    dropout_places: tuple[DropoutPlace, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="the items put in, attention's weights, within the feed-forward, what each "
+        "part of a block gives; None: the encoder's own",
+    )
+
+    def dropout_at(self, place: DropoutPlace) -> float:
+        """The rate at that place, 0 where nothing is dropped out."""
+        chosen = self.dropout_places
+        places = DROPOUT_PLACES[self.encoder] if chosen is None else chosen
+        return self.dropout if place in places else 0.0
 
     @property
     def is_rotary(self) -> bool:
         """Whether attention knows how far apart two items are."""
         return self.positions != "learned"
+
+    @field_validator("dropout_places")
+    @classmethod
+    def _each_place_once(
+        cls, places: tuple[DropoutPlace, ...] | None
+    ) -> tuple[DropoutPlace, ...] | None:
+        """In one order, so that equal settings are equal."""
+        if places is None:
+            return None
+        return tuple(each for each in get_args(DropoutPlace) if each in places)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
@@ -73,6 +113,12 @@ class ModelConfig(Section):
                 f"num_heads={self.num_heads}, feedforward_width={self.feedforward_width} and "
                 f"positions={self.positions} mean nothing to encoder=gru4rec, which has none of "
                 "them; leave them at 1, none and learned"
+            )
+        places = DROPOUT_PLACES["gru4rec"]
+        if self.encoder == "gru4rec" and not set(self.dropout_places or ()) <= set(places):
+            raise ValueError(
+                f"dropout_places={list(self.dropout_places or ())} names what encoder=gru4rec has "
+                f"not; it has {' and '.join(places)}"
             )
         return self
 
@@ -180,10 +226,10 @@ PRESETS: dict[str, Config] = {
         loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
         training=TrainingConfig(epochs=10, learning_rate=1e-3, warmup_steps=0, schedule="constant"),
     ),
-    # Kang & McAuley (2018), section IV-C, for MovieLens-1M.
+    # Kang & McAuley (2018), section IV-C, for MovieLens-1M, with the blocks of their code.
     "sasrec-paper": Config(
         name="sasrec-paper",
-        model=ModelConfig(width=50, dropout=0.2),
+        model=ModelConfig(encoder="sasrec-original", width=50, dropout=0.2),
         loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
         training=TrainingConfig(
             epochs=200,
@@ -191,7 +237,6 @@ PRESETS: dict[str, Config] = {
             warmup_steps=0,
             schedule="constant",
             validate_every=5,
-            patience=8,
         ),
     ),
     # Full softmax over the catalogue, rotary positions, small batches: the default.
@@ -270,9 +315,11 @@ def preset_text(config: Config) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _toml(value: str | float | bool) -> str:
+def _toml(value: str | float | bool | list[str]) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 

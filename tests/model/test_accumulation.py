@@ -65,7 +65,8 @@ def test_parts_add_up_to_the_step_on_the_whole_batch(loss, negatives_shape, monk
 
 
 def test_every_part_drops_out_by_itself(training_state):
-    model = SASRec(ITEMS, SETTINGS.model_copy(update={"dropout": 0.3}), LossConfig(), seed=1)
+    everywhere = {"dropout": 0.3, "dropout_places": ("embedding", "attention", "inner", "output")}
+    model = SASRec(ITEMS, SETTINGS.model_copy(update=everywhere), LossConfig(), seed=1)
     model.compile(optimizer=keras.optimizers.SGD(0.5))
     state = training_state(model)
     _, (_, after, _, _) = accumulation.train_step(model, state, batch(None), 2)

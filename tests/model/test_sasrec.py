@@ -1,7 +1,5 @@
 """The encoder as a Keras model: masks, positions, packing, prediction, the tutorial's batches."""
 
-from operator import attrgetter
-
 import keras
 import numpy as np
 import pytest
@@ -75,8 +73,13 @@ def turned_by_hand(array):
     return (array[:, :half] + 1j * array[:, half:]) * np.exp(1j * angles)
 
 
-def states_by_hand(weights, items, heads, scale, positions="learned"):
-    """One window through the paper's formulas (section III), in float64, head by head."""
+def states_by_hand(weights, items, heads, scale, positions="learned", is_original=False):
+    """One window through the paper's formulas (section III), in float64, head by head.
+
+    Where `is_original`, those of the code that Kang & McAuley published: its attention is called
+    as `multihead_attention(queries=normalize(seq), keys=seq)` and adds its queries to its output,
+    its feed-forward as `feedforward(normalize(seq))` and adds its input.
+    """
     weights = {name: array.astype("float64") for name, array in weights.items()}
     width = weights["item_embedding/table"].shape[1]
     x = weights["item_embedding/table"][items] * (np.sqrt(width) if scale else 1.0)
@@ -84,8 +87,12 @@ def states_by_hand(weights, items, heads, scale, positions="learned"):
         x = x + weights["position_embedding/table"][np.arange(len(items))]
     for block in ("block_0", "block_1"):
         normed = norm_by_hand(x, weights, f"{block}/attention_norm", 1e-5)
-        projected = dense_by_hand(normed, weights, f"{block}/attention/projection")
-        query, key, value = np.split(projected, 3, axis=-1)
+        of_normed, of_context = (
+            np.split(dense_by_hand(each, weights, f"{block}/attention/projection"), 3, axis=-1)
+            for each in (normed, x if is_original else normed)
+        )
+        query, key, value = of_normed[0], of_context[1], of_context[2]
+        x = normed if is_original else x
         outputs = []
         for head in range(heads):
             of = slice(head * width // heads, (head + 1) * width // heads)
@@ -100,6 +107,7 @@ def states_by_hand(weights, items, heads, scale, positions="learned"):
         attended = dense_by_hand(attended, weights, f"{block}/attention/output_projection")
         x = x + gate_by_hand(x, weights, f"{block}/attention_gate") * attended
         normed = norm_by_hand(x, weights, f"{block}/feedforward_norm", 1e-5)
+        x = normed if is_original else x
         inner = dense_by_hand(normed, weights, f"{block}/feedforward/inner")
         if f"{block}/feedforward/gate/kernel" in weights:
             gate = dense_by_hand(normed, weights, f"{block}/feedforward/gate")
@@ -113,7 +121,7 @@ def states_by_hand(weights, items, heads, scale, positions="learned"):
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("scale", [True, False])
-@pytest.mark.parametrize("encoder", ["sasrec", "esasrec"])
+@pytest.mark.parametrize("encoder", ["sasrec", "sasrec-original", "esasrec"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
 def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(
     heads, scale, encoder, positions
@@ -138,7 +146,8 @@ def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(
     assert ("block_0/attention_gate/kernel" in weights) == (encoder == "esasrec")
     assert ("position_embedding/table" in weights) == (positions != "rotary")
     for window, of in ((first, slice(0, 5)), (second, slice(5, 11))):
-        expected = states_by_hand(weights, window, heads, scale, positions)
+        is_original = encoder == "sasrec-original"
+        expected = states_by_hand(weights, window, heads, scale, positions, is_original)
         np.testing.assert_allclose(output[of], expected, atol=2e-5)
 
 
@@ -148,24 +157,34 @@ def test_positions_count_from_zero_at_the_start_of_each_segment():
     np.testing.assert_array_equal(positions[0, :5], [0, 1, 2, 0, 1])
 
 
-@pytest.mark.parametrize("part", ["attention.dropout", "attention_dropout", "feedforward_dropout"])
-def test_each_part_of_a_block_is_dropped_out_in_training(model, part):
+PLACES = {
+    "embedding": ["embedding_dropout"],
+    "attention": ["blocks.0.attention.dropout", "blocks.1.attention.dropout"],
+    "inner": ["blocks.0.feedforward.dropout", "blocks.1.feedforward.dropout"],
+    "output": [
+        *("blocks.0.attention_dropout", "blocks.1.attention_dropout"),
+        *("blocks.0.feedforward_dropout", "blocks.1.feedforward_dropout"),
+    ],
+}
+
+
+@pytest.mark.parametrize("encoder", ["sasrec", "sasrec-original", "esasrec"])
+@pytest.mark.parametrize("place", PLACES)
+def test_each_place_drops_out_in_training_where_it_is_named_alone(encoder, place):
+    settings = {"encoder": encoder, "dropout": 0.5, "dropout_places": (place,)}
+    model = SASRec(ITEMS, SMALL.model_copy(update=settings), seed=1)
     inputs = {"item_ids": row(history(6, 9))[0]}
 
     def run():
         return keras.ops.convert_to_numpy(model(inputs, training=True)["item_sequence_embedding"])
 
-    model.embedding_dropout.rate = 0.0
-    for block in model.blocks:
-        for dropout in (
-            block.attention.dropout,
-            block.attention_dropout,
-            block.feedforward_dropout,
-        ):
-            dropout.rate = 0.0
-    np.testing.assert_array_equal(run(), run())
-    attrgetter(part)(model.blocks[0]).rate = 0.5
     assert np.abs(run() - run()).max() > 1e-4
+    for path in PLACES[place]:
+        dropout = model
+        for name in path.split("."):
+            dropout = dropout[int(name)] if name.isdigit() else getattr(dropout, name)
+        dropout.rate = 0.0
+    np.testing.assert_array_equal(run(), run())
 
 
 def test_rows_longer_than_the_positions_are_refused(model):
@@ -260,10 +279,11 @@ def test_row_0_of_the_item_table_starts_at_zero_and_is_never_trained(model):
     assert np.abs(table[1:]).max() > 0.1
 
 
+@pytest.mark.parametrize("encoder", ["sasrec-original", "esasrec"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
-def test_the_gated_encoder_reads_the_last_item_as_its_call_does(positions):
+def test_the_other_encoders_read_the_last_item_as_their_call_does(encoder, positions):
     config = ModelConfig(
-        encoder="esasrec", positions=positions, max_length=LENGTH, width=8, num_heads=2
+        encoder=encoder, positions=positions, max_length=LENGTH, width=8, num_heads=2
     )
     model = SASRec(ITEMS, config)
     items = np.stack([row(history(6, length))[0][0] for length in (1, 9, LENGTH)])
@@ -291,7 +311,7 @@ def test_predictions_are_the_best_real_items_after_the_last_item(model):
     np.testing.assert_array_equal(predictions, expected)
 
 
-@pytest.mark.parametrize("encoder", ["sasrec", "esasrec", "gru4rec"])
+@pytest.mark.parametrize("encoder", ["sasrec", "sasrec-original", "esasrec", "gru4rec"])
 def test_a_second_prediction_calls_the_model_no_more(encoder):
     # Keras calls a model that has an unbuilt part anew at every `predict`, uncompiled.
     calls = []

@@ -184,13 +184,16 @@ class _Power:
 
 
 @pytest.mark.parametrize("saves", [1, 5, 8, 10])
-@pytest.mark.parametrize("loss", [["loss=softmax"], ["loss=bce", "exclude_history=true"]])
+@pytest.mark.parametrize(
+    "settings",
+    [["loss=softmax"], ["loss=bce", "exclude_history=true", 'dropout_places=["inner"]']],
+)
 def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
-    split, tmp_path, monkeypatch, saves, loss
+    split, tmp_path, monkeypatch, saves, settings
 ):
     # 5 batches an epoch and a checkpoint after every one: stops within epochs (1, 8), after the
     # first and the second (5, 10).
-    config = configured("epochs=3", "validate_every=1", *loss)
+    config = configured("epochs=3", "validate_every=1", *settings)
     expected, expected_curves = trained(split, config)
     session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
     with monkeypatch.context() as patch:

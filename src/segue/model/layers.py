@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from segue.config import ModelConfig
 from segue.model import kernels
 from segue.model.kernels import Tensor
 
@@ -152,12 +153,28 @@ class SelfAttention(keras.layers.Layer):
         self.output_projection.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
-        """Args: inputs: float[rows, length, width], segment_ids: int32[rows, length]."""
+    def call(
+        self, inputs: Tensor, context: Tensor, segment_ids: Tensor, training: bool = False
+    ) -> Tensor:
+        """The output at each position.
+
+        Args:
+            inputs: float[rows, length, width], of which queries are made.
+            context: of the same shape, of which keys and values are: mostly `inputs` itself.
+            segment_ids: int32[rows, length].
+            training: drops out.
+
+        Returns:
+            float[rows, length, width].
+        """
         length = inputs.shape[1]
-        query, key, value = (
-            self._split_heads(each) for each in ops.split(self.projection(inputs), 3, axis=-1)
-        )
+        if context is inputs:
+            projected = ops.split(self.projection(inputs), 3, axis=-1)
+            query, key, value = (self._split_heads(each) for each in projected)
+        else:
+            query, key, value = (
+                self._projected(each, part) for part, each in enumerate((inputs, context, context))
+            )
         if self.is_rotary:
             turns = rotations(length, self.width // self.num_heads)
             query, key = rotated(query, *turns), rotated(key, *turns)
@@ -169,29 +186,33 @@ class SelfAttention(keras.layers.Layer):
         output = kernels.attention(query, key, value, segments, rate, streams)
         return self.output_projection(self._merge_heads(output, length))
 
-    def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
+    def last(
+        self, inputs: Tensor, context: Tensor, segment_ids: Tensor, last_positions: Tensor
+    ) -> Tensor:
         """The output at one position of each row: float[rows, 1, width].
 
         Args:
-            inputs: float[rows, length, width].
+            inputs, context: float[rows, length, width], as `call` takes them.
             segment_ids: int32[rows, length].
             last_positions: int32[rows].
         """
-        value = self._projected(inputs, 2)
-        weights = self.weights_at(inputs, segment_ids, last_positions)
+        value = self._projected(context, 2)
+        weights = self.weights_at(inputs, context, segment_ids, last_positions)
         return self.output_projection(self._merge_heads(ops.matmul(weights, value), 1))
 
-    def weights_at(self, inputs: Tensor, segment_ids: Tensor, positions: Tensor) -> Tensor:
+    def weights_at(
+        self, inputs: Tensor, context: Tensor, segment_ids: Tensor, positions: Tensor
+    ) -> Tensor:
         """What one position of each row attends to: float[rows * heads, 1, length], adding up to 1.
 
         Args:
-            inputs: float[rows, length, width].
+            inputs, context: float[rows, length, width], as `call` takes them.
             segment_ids: int32[rows, length].
             positions: int32[rows].
         """
         length = inputs.shape[1]
         query = self._projected(at_positions(inputs, positions), 0)
-        key = self._projected(inputs, 1)
+        key = self._projected(context, 1)
         if self.is_rotary:
             turns = rotations(length, self.width // self.num_heads)
             places = ops.repeat(positions, self.num_heads)
@@ -226,33 +247,42 @@ class SelfAttention(keras.layers.Layer):
 
 
 class FeedForward(keras.layers.Layer):
-    """Two dense maps with a ReLU between (SASRec, section III-B)."""
+    """Two dense maps with a ReLU between (SASRec, section III-B), after which it may drop out."""
 
-    def __init__(self, width: int, inner_width: int, seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self, width: int, inner_width: int, dropout: float, seed: int, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.inner_width = inner_width
         self.inner = _dense(inner_width, seed, "inner", activation="relu")
         self.outer = _dense(width, seed + 1, "outer")
+        self.dropout = Dropout(dropout, seed + 11)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.inner.build(input_shape)
         self.outer.build((*input_shape[:-1], self.inner_width))
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, length, width]; Returns: the same shape."""
-        return self.outer(self.inner(inputs))
+        return self.outer(self.dropout(self.inner(inputs), training=training))
 
 
 class SwiGLU(keras.layers.Layer):
-    """Gated feed-forward: outer(swish(gate(x)) * inner(x)) (Shazeer, 2020)."""
+    """Gated feed-forward: outer(swish(gate(x)) * inner(x)) (Shazeer, 2020).
 
-    def __init__(self, width: int, inner_width: int, seed: int, **kwargs: Any) -> None:
+    It may drop out before the outer map.
+    """
+
+    def __init__(
+        self, width: int, inner_width: int, dropout: float, seed: int, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.inner_width = inner_width
         self.gate = _dense(inner_width, seed, "gate", activation="swish")
         self.inner = _dense(inner_width, seed + 1, "inner")
         self.outer = _dense(width, seed + 2, "outer")
+        self.dropout = Dropout(dropout, seed + 11)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.gate.build(input_shape)
@@ -260,35 +290,41 @@ class SwiGLU(keras.layers.Layer):
         self.outer.build((*input_shape[:-1], self.inner_width))
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, length, width]; Returns: the same shape."""
-        return self.outer(self.gate(inputs) * self.inner(inputs))
+        inner = self.gate(inputs) * self.inner(inputs)
+        return self.outer(self.dropout(inner, training=training))
 
 
 class Block(keras.layers.Layer):
     """Pre-norm Transformer block: x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
-    feedforward_class: type[keras.layers.Layer] = FeedForward
+    feedforward_class: type[FeedForward | SwiGLU] = FeedForward
+    # The feed-forward's width in widths of the block, where the settings leave it open.
+    feedforward_factor = 1
 
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        feedforward_width: int,
-        dropout: float,
-        seed: int,
-        is_rotary: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, settings: ModelConfig, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        width = settings.width
         self.attention_norm = _norm("attention_norm")
-        self.attention = SelfAttention(width, num_heads, dropout, seed, is_rotary, name="attention")
-        self.attention_dropout = Dropout(dropout, seed + 10)
+        self.attention = SelfAttention(
+            width,
+            settings.num_heads,
+            settings.dropout_at("attention"),
+            seed,
+            settings.is_rotary,
+            name="attention",
+        )
+        self.attention_dropout = Dropout(settings.dropout_at("output"), seed + 10)
         self.feedforward_norm = _norm("feedforward_norm")
         self.feedforward = self.feedforward_class(
-            width, feedforward_width, seed + 20, name="feedforward"
+            width,
+            settings.feedforward_width or self.feedforward_factor * width,
+            settings.dropout_at("inner"),
+            seed + 20,
+            name="feedforward",
         )
-        self.feedforward_dropout = Dropout(dropout, seed + 30)
+        self.feedforward_dropout = Dropout(settings.dropout_at("output"), seed + 30)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         for part in (self.attention_norm, self.attention, self.feedforward_norm, self.feedforward):
@@ -297,15 +333,41 @@ class Block(keras.layers.Layer):
 
     def call(self, inputs: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, length, width], segment_ids: int32[rows, length]."""
-        attended = self.attention(self.attention_norm(inputs), segment_ids, training=training)
+        normed = self.attention_norm(inputs)
+        context = self._context(inputs, normed)
+        attended = self.attention(normed, context, segment_ids, training=training)
         attended = self.attention_dropout(attended, training=training)
-        return self._fed_forward(self._with_attended(inputs, attended), training)
+        return self._fed_forward(
+            self._with_attended(self._carried(inputs, normed), attended), training
+        )
 
     def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
         """The block's state at one position of each row: float[rows, 1, width]."""
-        attended = self.attention.last(self.attention_norm(inputs), segment_ids, last_positions)
-        newest = at_positions(inputs, last_positions)
+        normed = self.attention_norm(inputs)
+        context = self._context(inputs, normed)
+        attended = self.attention.last(normed, context, segment_ids, last_positions)
+        newest = at_positions(self._carried(inputs, normed), last_positions)
         return self._fed_forward(self._with_attended(newest, attended), False)
+
+    def attended_from(self, inputs: Tensor, segment_ids: Tensor, positions: Tensor) -> Tensor:
+        """What one position of each row attends to; see `SelfAttention.weights_at`."""
+        normed = self.attention_norm(inputs)
+        context = self._context(inputs, normed)
+        return self.attention.weights_at(normed, context, segment_ids, positions)
+
+    def _fed_forward(self, states: Tensor, training: bool) -> Tensor:
+        normed = self.feedforward_norm(states)
+        outputs = self.feedforward(normed, training=training)
+        outputs = self.feedforward_dropout(outputs, training=training)
+        return self._with_fed_forward(self._carried(states, normed), outputs)
+
+    def _context(self, inputs: Tensor, normed: Tensor) -> Tensor:
+        """What keys and values are made of."""
+        return normed
+
+    def _carried(self, inputs: Tensor, normed: Tensor) -> Tensor:
+        """What a part's output is added to."""
+        return inputs
 
     def _with_attended(self, inputs: Tensor, attended: Tensor) -> Tensor:
         return inputs + attended
@@ -313,10 +375,20 @@ class Block(keras.layers.Layer):
     def _with_fed_forward(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         return inputs + outputs
 
-    def _fed_forward(self, states: Tensor, training: bool) -> Tensor:
-        outputs = self.feedforward(self.feedforward_norm(states))
-        outputs = self.feedforward_dropout(outputs, training=training)
-        return self._with_fed_forward(states, outputs)
+
+class OriginalBlock(Block):
+    """The block of the code that Kang & McAuley (2018) published, which is not quite the paper's.
+
+    What is carried past a part is normalised too, and keys and values are made of what is not:
+    with n = norm(x), y = n + attention(queries of n, keys and values of x); with m = norm(y),
+    m + feed-forward(m). Departure: an output projection follows the attention.
+    """
+
+    def _context(self, inputs: Tensor, normed: Tensor) -> Tensor:
+        return inputs
+
+    def _carried(self, inputs: Tensor, normed: Tensor) -> Tensor:
+        return normed
 
 
 class GatedBlock(Block):
@@ -327,18 +399,11 @@ class GatedBlock(Block):
     """
 
     feedforward_class = SwiGLU
+    feedforward_factor = 2
 
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        feedforward_width: int,
-        dropout: float,
-        seed: int,
-        is_rotary: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(width, num_heads, feedforward_width, dropout, seed, is_rotary, **kwargs)
+    def __init__(self, settings: ModelConfig, seed: int, **kwargs: Any) -> None:
+        super().__init__(settings, seed, **kwargs)
+        width = settings.width
         self.attention_gate = _dense(width, seed + 40, "attention_gate", activation="sigmoid")
         self.feedforward_gate = _dense(width, seed + 41, "feedforward_gate", activation="sigmoid")
 

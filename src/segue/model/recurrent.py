@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from segue.config import ModelConfig
 from segue.model.kernels import Tensor
 from segue.model.layers import Dropout, at_positions
 
@@ -23,11 +24,11 @@ class RecurrentBlock(keras.layers.Layer):
     z, r and c side by side, in this order.
     """
 
-    def __init__(self, width: int, dropout: float, seed: int, **kwargs: Any) -> None:
+    def __init__(self, settings: ModelConfig, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.width = width
+        self.width = settings.width
         self.seed = seed
-        self.dropout = Dropout(dropout, seed + 2)
+        self.dropout = Dropout(settings.dropout_at("output"), seed + 2)
         # XLA wants a bound on a loop it differentiates, which `keras.ops.scan` gives only on JAX.
         self.supports_jit = keras.backend.backend() != "tensorflow"
 

@@ -1,8 +1,7 @@
 """SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and its kin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import keras
@@ -19,6 +18,7 @@ from segue.model.layers import (
     GatedBlock,
     ItemEmbedding,
     LayerNorm,
+    OriginalBlock,
     PositionEmbedding,
     at_positions,
 )
@@ -27,45 +27,27 @@ from segue.model.recurrent import RecurrentBlock
 Inputs = Mapping[str, Tensor]
 
 
-def _transformer_block(
-    block_class: type[Block], feedforward_factor: int, settings: ModelConfig, seed: int, name: str
-) -> Block:
-    """Args: feedforward_factor: the feed-forward's width in widths where none is set."""
-    return block_class(
-        settings.width,
-        settings.num_heads,
-        settings.feedforward_width or feedforward_factor * settings.width,
-        settings.dropout,
-        seed,
-        is_rotary=settings.is_rotary,
-        name=name,
-    )
-
-
-def _recurrent_block(settings: ModelConfig, seed: int, name: str) -> RecurrentBlock:
-    return RecurrentBlock(settings.width, settings.dropout, seed, name=name)
-
-
 @dataclass(frozen=True)
 class Architecture:
     """What sets one encoder apart from the others.
 
     Attributes:
-        block: makes a block from the settings, a seed and a name.
+        block: makes a block from the settings and a seed.
         has_positions: the items' positions matter to it, as the settings have them.
         has_final_norm: a layer normalisation follows the blocks.
     """
 
-    block: Callable[[ModelConfig, int, str], keras.layers.Layer]
+    block: type[Block | RecurrentBlock]
     has_positions: bool
     has_final_norm: bool
 
 
 ARCHITECTURES = {
-    "sasrec": Architecture(partial(_transformer_block, Block, 1), True, True),
-    "esasrec": Architecture(partial(_transformer_block, GatedBlock, 2), True, True),
+    "sasrec": Architecture(Block, True, True),
+    "sasrec-original": Architecture(OriginalBlock, True, True),
+    "esasrec": Architecture(GatedBlock, True, True),
     # A recurrent network has order already, and its states are bounded.
-    "gru4rec": Architecture(_recurrent_block, False, False),
+    "gru4rec": Architecture(RecurrentBlock, False, False),
 }
 
 
@@ -100,10 +82,10 @@ class SASRec(keras.Model):
     never gives one. For sampled softmax with negatives that are not uniform, whoever fits the model
     themselves assigns `log_expected` from `NegativeSampler.log_expected`.
 
-    Departures from the paper: layer normalisation precedes each part and a last one follows the
-    blocks, as in the reference tutorial; positions count from the window's start, so that the state
-    after n items is trained at the position where a history of n items is asked; rotary positions
-    (Su et al., 2021) may stand in their place or beside them. GRU4Rec shares its item table between
+    Departures from the paper: a last layer normalisation follows the blocks, as in its code and in
+    the reference tutorial; positions count from the window's start, so that the state after n items
+    is trained at the position where a history of n items is asked; rotary positions (Su et al.,
+    2021) may stand in their place or beside them. GRU4Rec shares its item table between
     input and output, as the other encoders do.
     """
 
@@ -130,9 +112,11 @@ class SASRec(keras.Model):
             if architecture.has_positions and self.settings.positions != "rotary"
             else None
         )
-        self.embedding_dropout = Dropout(self.settings.dropout, seed + 2, name="embedding_dropout")
+        self.embedding_dropout = Dropout(
+            self.settings.dropout_at("embedding"), seed + 2, name="embedding_dropout"
+        )
         self.blocks = [
-            architecture.block(self.settings, seed + 100 * (each + 1), f"block_{each}")
+            architecture.block(self.settings, seed + 100 * (each + 1), name=f"block_{each}")
             for each in range(self.settings.num_blocks)
         ]
         self.final_norm = (
@@ -194,9 +178,8 @@ class SASRec(keras.Model):
             float32[rows * heads, 1, length], adding up to 1.
         """
         segment_ids = self._segment_ids(inputs)
-        block = self.blocks[-1]
-        states = block.attention_norm(self._before_last_block(inputs, segment_ids))
-        return block.attention.weights_at(states, segment_ids, _last_positions(segment_ids))
+        states = self._before_last_block(inputs, segment_ids)
+        return self.blocks[-1].attended_from(states, segment_ids, _last_positions(segment_ids))
 
     def _before_last_block(self, inputs: Inputs, segment_ids: Tensor) -> Tensor:
         states = self.embed(inputs, segment_ids, False)

@@ -116,7 +116,7 @@ def save(directory: Path, model: keras.Model, progress: Progress, inputs: Inputs
     arrays |= {f"best/{name}": array for name, array in progress.best_weights.items()}
     header = _Header(
         format_version=FORMAT_VERSION,
-        config=inputs.config.model_dump(),
+        config=inputs.config.model_dump(mode="json"),
         data=inputs.data,
         standing=progress.standing,
     )
@@ -201,7 +201,7 @@ def _refuse_others(path: Path, header: _Header, inputs: Inputs) -> None:
             f"the checkpoint {path} has format {header.format_version}, this segue reads "
             f"{FORMAT_VERSION}; {ANEW}"
         )
-    changes = _changes(header.config, inputs.config.model_dump())
+    changes = _changes(header.config, inputs.config.model_dump(mode="json"))
     if changes:
         raise TrainingError(
             f"the checkpoint {path} belongs to another configuration: {', '.join(changes)}; give "
