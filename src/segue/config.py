@@ -20,13 +20,15 @@ from pydantic import (
 
 from segue.errors import ConfigError
 
-DropoutPlace = Literal["embedding", "attention", "inner", "output"]
+# The items put in, attention's weights, what attention gives, within the feed-forward, and what a
+# block's last part gives.
+DropoutPlace = Literal["embedding", "attention", "attended", "inner", "output"]
 
-# Where each encoder drops out unless told: its paper's code, with eSASRec as SASRec.
+# Where each encoder drops out unless told: as its paper's code; esasrec as sasrec.
 DROPOUT_PLACES: dict[str, tuple[DropoutPlace, ...]] = {
-    "sasrec": ("embedding", "attention", "output"),
+    "sasrec": ("embedding", "attention", "attended", "output"),
     "sasrec-original": ("embedding", "attention", "inner", "output"),
-    "esasrec": ("embedding", "attention", "output"),
+    "esasrec": ("embedding", "attention", "attended", "output"),
     "gru4rec": ("embedding", "output"),
 }
 
@@ -54,9 +56,11 @@ class ModelConfig(Section):
     feedforward_width: int | None = Field(
         default=None, ge=1, description="None: width, twice it in esasrec"
     )
-    positions: Literal["learned", "rotary", "both"] = Field(
+    positions: Literal["learned", "from_end", "rotary", "both"] = Field(
         default="learned",
-        description="learned: added to the items; rotary: how far apart items are, in attention",
+        description="learned: added to the items; from_end: the same, counted from the newest item "
+        "as SASRec's code does; rotary: how far apart items are, in attention; both: learned and "
+        "rotary",
     )
     scale_embedding: bool = Field(
         default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
@@ -65,8 +69,7 @@ class ModelConfig(Section):
     dropout_places: tuple[DropoutPlace, ...] | None = Field(
         default=None,
         strict=False,
-        description="the items put in, attention's weights, within the feed-forward, what each "
-        "part of a block gives; None: the encoder's own",
+        description="embedding, attention, attended, inner, output; None: the encoder's own",
     )
 
     def dropout_at(self, place: DropoutPlace) -> float:
@@ -78,7 +81,7 @@ class ModelConfig(Section):
     @property
     def is_rotary(self) -> bool:
         """Whether attention knows how far apart two items are."""
-        return self.positions != "learned"
+        return self.positions in ("rotary", "both")
 
     @field_validator("dropout_places")
     @classmethod
@@ -108,7 +111,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _recurrent_layers_have_no_heads(self) -> "ModelConfig":
         has_more = self.num_heads != 1 or self.feedforward_width is not None
-        if self.encoder == "gru4rec" and (has_more or self.is_rotary):
+        if self.encoder == "gru4rec" and (has_more or self.positions != "learned"):
             raise ValueError(
                 f"num_heads={self.num_heads}, feedforward_width={self.feedforward_width} and "
                 f"positions={self.positions} mean nothing to encoder=gru4rec, which has none of "

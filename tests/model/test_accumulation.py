@@ -1,10 +1,12 @@
 """Steps in parts, against the step on the whole batch."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 
-from segue.config import LossConfig, ModelConfig
+from segue.config import DropoutPlace, LossConfig, ModelConfig
 from segue.model import accumulation
 from segue.model.sasrec import SASRec
 from segue.model.weights import to_numpy
@@ -65,7 +67,7 @@ def test_parts_add_up_to_the_step_on_the_whole_batch(loss, negatives_shape, monk
 
 
 def test_every_part_drops_out_by_itself(training_state):
-    everywhere = {"dropout": 0.3, "dropout_places": ("embedding", "attention", "inner", "output")}
+    everywhere = {"dropout": 0.3, "dropout_places": get_args(DropoutPlace)}
     model = SASRec(ITEMS, SETTINGS.model_copy(update=everywhere), LossConfig(), seed=1)
     model.compile(optimizer=keras.optimizers.SGD(0.5))
     state = training_state(model)

@@ -84,7 +84,9 @@ def states_by_hand(weights, items, heads, scale, positions="learned", is_origina
     width = weights["item_embedding/table"].shape[1]
     x = weights["item_embedding/table"][items] * (np.sqrt(width) if scale else 1.0)
     if positions != "rotary":
-        x = x + weights["position_embedding/table"][np.arange(len(items))]
+        places = np.arange(len(items))
+        places = places[::-1] if positions == "from_end" else places
+        x = x + weights["position_embedding/table"][places]
     for block in ("block_0", "block_1"):
         normed = norm_by_hand(x, weights, f"{block}/attention_norm", 1e-5)
         of_normed, of_context = (
@@ -97,7 +99,7 @@ def states_by_hand(weights, items, heads, scale, positions="learned", is_origina
         for head in range(heads):
             of = slice(head * width // heads, (head + 1) * width // heads)
             scores = query[:, of] @ key[:, of].T
-            if positions != "learned":
+            if positions in ("rotary", "both"):
                 scores = (turned_by_hand(query[:, of]) @ turned_by_hand(key[:, of]).conj().T).real
             scores = scores / np.sqrt(width / heads)
             scores[np.triu_indices(len(items), 1)] = -np.inf
@@ -122,7 +124,7 @@ def states_by_hand(weights, items, heads, scale, positions="learned", is_origina
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("encoder", ["sasrec", "sasrec-original", "esasrec"])
-@pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
+@pytest.mark.parametrize("positions", ["learned", "from_end", "rotary", "both"])
 def test_the_states_are_those_of_the_papers_formulas_worked_by_hand(
     heads, scale, encoder, positions
 ):
@@ -161,10 +163,8 @@ PLACES = {
     "embedding": ["embedding_dropout"],
     "attention": ["blocks.0.attention.dropout", "blocks.1.attention.dropout"],
     "inner": ["blocks.0.feedforward.dropout", "blocks.1.feedforward.dropout"],
-    "output": [
-        *("blocks.0.attention_dropout", "blocks.1.attention_dropout"),
-        *("blocks.0.feedforward_dropout", "blocks.1.feedforward_dropout"),
-    ],
+    "attended": ["blocks.0.attention_dropout", "blocks.1.attention_dropout"],
+    "output": ["blocks.0.feedforward_dropout", "blocks.1.feedforward_dropout"],
 }
 
 
@@ -280,7 +280,7 @@ def test_row_0_of_the_item_table_starts_at_zero_and_is_never_trained(model):
 
 
 @pytest.mark.parametrize("encoder", ["sasrec-original", "esasrec"])
-@pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
+@pytest.mark.parametrize("positions", ["learned", "from_end", "rotary", "both"])
 def test_the_other_encoders_read_the_last_item_as_their_call_does(encoder, positions):
     config = ModelConfig(
         encoder=encoder, positions=positions, max_length=LENGTH, width=8, num_heads=2

@@ -9,7 +9,7 @@ from segue.reporting.attention import has_attention, last_attention
 
 
 @pytest.mark.parametrize("encoder", ["sasrec", "sasrec-original", "esasrec"])
-@pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
+@pytest.mark.parametrize("positions", ["learned", "from_end", "rotary", "both"])
 @pytest.mark.parametrize("num_heads", [1, 2])
 def test_the_weights_are_those_that_make_what_the_model_attends_to(
     encoder, positions, num_heads, monkeypatch

@@ -10,21 +10,20 @@ from keras import ops
 from segue.config import LossConfig, ModelConfig
 from segue.errors import RequestError
 from segue.model import accumulation, losses, sparse
+from segue.model.blocks import Block, GatedBlock, OriginalBlock
 from segue.model.kernels import MASKED, Tensor, prefers_own_kernels
 from segue.model.layers import (
-    FINAL_EPSILON,
-    Block,
     Dropout,
-    GatedBlock,
     ItemEmbedding,
     LayerNorm,
-    OriginalBlock,
     PositionEmbedding,
     at_positions,
 )
 from segue.model.recurrent import RecurrentBlock
 
 Inputs = Mapping[str, Tensor]
+
+FINAL_EPSILON = 1e-8  # of the last layer normalisation, as the tutorial has it
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ class SASRec(keras.Model):
 
     Departures from the paper: a last layer normalisation follows the blocks, as in its code and in
     the reference tutorial; positions count from the window's start, so that the state after n items
-    is trained at the position where a history of n items is asked; rotary positions (Su et al.,
-    2021) may stand in their place or beside them. GRU4Rec shares its item table between
-    input and output, as the other encoders do.
+    is trained at the position where a history of n items is asked, unless `positions="from_end"`;
+    rotary positions (Su et al., 2021) may stand in their place or beside them. GRU4Rec shares its
+    item table between input and output, as the other encoders do.
     """
 
     def __init__(
@@ -108,7 +107,13 @@ class SASRec(keras.Model):
         self.item_embedding = ItemEmbedding(num_items, width, seed, name="item_embedding")
         architecture = ARCHITECTURES[self.settings.encoder]
         self.position_embedding = (
-            PositionEmbedding(length, width, seed + 1, name="position_embedding")
+            PositionEmbedding(
+                length,
+                width,
+                seed + 1,
+                is_from_end=self.settings.positions == "from_end",
+                name="position_embedding",
+            )
             if architecture.has_positions and self.settings.positions != "rotary"
             else None
         )

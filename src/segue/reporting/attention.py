@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from segue.model.layers import SelfAttention
+from segue.model.attention import SelfAttention
 from segue.model.sasrec import SASRec
 from segue.model.weights import to_array
 
