@@ -229,10 +229,10 @@ PRESETS: dict[str, Config] = {
         loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
         training=TrainingConfig(epochs=10, learning_rate=1e-3, warmup_steps=0, schedule="constant"),
     ),
-    # Kang & McAuley (2018), section IV-C, for MovieLens-1M, with the blocks of their code.
+    # Kang & McAuley (2018), section IV-C, for MovieLens-1M; blocks and positions are their code's.
     "sasrec-paper": Config(
         name="sasrec-paper",
-        model=ModelConfig(encoder="sasrec-original", width=50, dropout=0.2),
+        model=ModelConfig(encoder="sasrec-original", positions="from_end", width=50, dropout=0.2),
         loss=LossConfig(loss="bce", negatives=1, exclude_history=True),
         training=TrainingConfig(
             epochs=200,

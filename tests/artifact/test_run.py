@@ -89,7 +89,7 @@ def test_the_files_say_the_same_to_other_programs(path: Path) -> None:
         "candidates": [3],
     }
     config = json.loads((path / "config.json").read_text())
-    assert (config["model"]["encoder"], config["model"]["width"]) == ("sasrec", 50)
+    assert (config["model"]["encoder"], config["model"]["width"]) == ("sasrec-original", 50)
     assert json.loads((path / "training.json").read_text())["ndcg@10"] == [None, 0.125]
 
 
