@@ -11,23 +11,18 @@ import venv
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".peers"
+FOLDER = Path(__file__).parents[2] / ".peers"
 WORKERS = Path(__file__).parent
 # What pip installs, one call after the other.
 PACKAGES = {
     # torch by itself first: RecTools' own requirement would bring another.
     "rectools": [["torch==2.13.0"], ["rectools[torch]==0.19.0", "torch==2.13.0"]],
     "keras": [["keras==3.15.1", "keras-hub", "keras-rs", "jax"]],
-    # segue on another backend than JAX, with which it runs here.
-    **{
-        backend: [["-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[{backend}]"]]
-        for backend in ("torch", "tensorflow")
-    },
 }
 # `segue fit` sets the tunable for itself; so that it is fair, everybody has it.
 SETTINGS = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "KERAS_BACKEND": "jax",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
@@ -51,10 +46,9 @@ def python_of(name: str) -> Path:
 def start(environment: str, script: str, *arguments: object) -> "subprocess.Popen[str]":
     """The worker script in a process of its own, to be talked to by lines of JSON."""
     command = [python_of(environment), WORKERS / script, *map(str, arguments)]
-    backend = environment if environment in ("torch", "tensorflow") else "jax"
     return subprocess.Popen(
         command,
-        env={**os.environ, **SETTINGS, "KERAS_BACKEND": backend},
+        env={**os.environ, **SETTINGS},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -6,7 +6,6 @@ segue_sasrec.py product
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -59,9 +58,7 @@ def speed(path: Path, objective: str, width: int, seconds: float) -> None:
         )
     )
     targets = newest_windows(histories, config.model.max_length).num_targets
-    report_speed(
-        ends[-1] - ends[0], targets * (len(ends) - 1), ["keras", os.environ["KERAS_BACKEND"]]
-    )
+    report_speed(ends[-1] - ends[0], targets * (len(ends) - 1), ["keras", "jax"])
 
 
 def quality(path: Path, preset: str, states: Path) -> None:
