@@ -40,13 +40,13 @@ def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_targets(split,
     held_out = split.validation
     logits = scorer.score(held_out.histories, slice(None))[:, 1:].astype("float64")
     surprise = np.log(np.exp(logits).sum(1)) - logits[np.arange(100), held_out.targets - 1]
-    assert validation(False) == {"val_loss": pytest.approx(surprise.mean(), rel=1e-5)}
+    assert validation()["val_loss"] == pytest.approx(surprise.mean(), rel=1e-5)
 
 
 def test_the_validation_ranks_the_whole_catalogue(split):
     validation, scorer = validation_of(split, SMALL)
     expected = summarize(rank_full(scorer, split.validation).ranks)
-    measured = validation(True)
+    measured = validation()
     assert measured["ndcg@10"] == pytest.approx(expected["ndcg@10"])
     assert measured["hr@10"] == pytest.approx(expected["hr@10"])
 
@@ -65,7 +65,7 @@ def test_the_validation_loss_of_many_users_is_taken_in_blocks(split, monkeypatch
     monkeypatch.setattr("segue.fitting.VALIDATION_BLOCK", 33)
     config = SMALL.with_settings(["loss=bce", "negatives=2"])
     validation, scorer = validation_of(split, config)
-    in_blocks = validation(False)["val_loss"]
+    in_blocks = validation()["val_loss"]
     scores = scorer.score(split.validation.histories, slice(None)).astype("float64")
     users = np.arange(100)
     positive = scores[users, split.validation.targets]
@@ -79,8 +79,8 @@ def test_targets_never_trained_on_have_no_part_in_the_validation_loss(split):
     unseen = replace(split.validation, targets=np.full(100, 7, dtype=np.int32))
     train = split.train.select(split.train.item_ids != 7)
     untrained = Validation(build_model(30, SMALL), unseen, train, SMALL)
-    assert untrained(True) == {"val_loss": 0.0, "ndcg@10": 0.0, "hr@10": 0.0}
-    assert validation(False)["val_loss"] > 1
+    assert untrained() == {"val_loss": 0.0, "ndcg@10": 0.0, "hr@10": 0.0}
+    assert validation()["val_loss"] > 1
 
 
 def test_a_validation_part_of_another_log_is_refused(split):

@@ -185,7 +185,7 @@ class TrainingConfig(Section):
     windows: Literal["newest", "all"] = Field(
         default="newest", description="a user's newest items, or all of them, window after window"
     )
-    validate_every: int = Field(default=2, ge=1, description="epochs between ranking metrics")
+    validate_every: int = Field(default=2, ge=1, description="epochs between validations")
     patience: int | None = Field(
         default=None, ge=1, description="validations without a better NDCG@10"
     )

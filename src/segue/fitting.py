@@ -125,16 +125,14 @@ class Validation:
         if config.loss.loss != "softmax":
             self._targets["negative_sequence"] = _negatives(held_out, train, config)
 
-    def __call__(self, is_ranking_due: bool) -> dict[str, float]:
-        """`val_loss`; where due also `ndcg@10` and `hr@10` on the whole catalogue."""
+    def __call__(self) -> dict[str, float]:
+        """`val_loss`, and `ndcg@10` and `hr@10` on the whole catalogue."""
         queries = self._scorer.queries(self._held_out.histories, slice(None))
-        measures = {"val_loss": self._loss_of(queries)}
-        if is_ranking_due:
-            scorer = _ReadyQueries(queries, self._scorer.item_table)
-            ranking = rank_full(scorer, self._held_out, is_trained=self._is_trained)
-            summary = summarize(ranking.ranks)
-            measures |= {name: summary[name] for name in ("ndcg@10", "hr@10")}
-        return measures
+        scorer = _ReadyQueries(queries, self._scorer.item_table)
+        ranking = rank_full(scorer, self._held_out, is_trained=self._is_trained)
+        summary = summarize(ranking.ranks)
+        ranked = {name: summary[name] for name in ("ndcg@10", "hr@10")}
+        return {"val_loss": self._loss_of(queries), **ranked}
 
     def _loss_of(self, queries: npt.NDArray[np.float32]) -> float:
         """The average over the users, a block of one shape at a time."""

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -183,44 +184,40 @@ def test_no_request_compiles_anything(client: httpx.Client, compilations: list[s
     assert compilations
 
 
-def hold(client: httpx.Client) -> threading.Event:
-    """Has the compute thread wait before each answer until the event is set."""
+def hold(client: httpx.Client) -> tuple[threading.Event, threading.Event]:
+    """Has the compute thread wait before each answer: set once it does, and to be set to let it."""
     service = client.service  # type: ignore[attr-defined]
-    may_go = threading.Event()
+    is_held, may_go = threading.Event(), threading.Event()
     answer = service._questions._answer
 
     def held(questions):
-        assert may_go.wait(20)
+        is_held.set()
+        assert may_go.wait(60)
         return answer(questions)
 
     service._questions._answer = held
-    return may_go
+    return is_held, may_go
 
 
 def test_over_http_a_full_queue_is_503_at_once_and_a_late_answer_504(start):
     ask = {"json": {"history": [1]}}
-    with start(queue_size=2, deadline_s=0.5) as client:
+    with start(queue_size=2, deadline_s=3) as client, ThreadPoolExecutor(3) as pool:
+
+        def elsewhere() -> Future[int]:
+            url = f"{client.base_url}/v1/recommendations"
+            return pool.submit(lambda: httpx.post(url, **ask, timeout=30).status_code)
+
         client.service.model.answers([Question(Wanted(), [1])])  # compiles
-        may_go = hold(client)
-        statuses: list[int] = []
-        threads = []
-        for _ in range(3):  # one is being answered, two wait
-            threads.append(
-                threading.Thread(
-                    target=lambda: statuses.append(
-                        httpx.post(f"{client.base_url}/v1/recommendations", **ask).status_code
-                    )
-                )
-            )
-            threads[-1].start()
-            time.sleep(0.05)
-        before = time.monotonic()
+        is_held, may_go = hold(client)
+        asked = [elsewhere()]
+        assert is_held.wait(30)
+        asked += [elsewhere(), elsewhere()]
+        while client.service._questions.waiting < 2:
+            time.sleep(0.01)
         refused = client.post("/v1/recommendations", **ask)
-        assert time.monotonic() - before < 0.3
+        assert not any(each.done() for each in asked)  # it waited for none of them
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1
-        for thread in threads:
-            thread.join()
-        assert statuses == [504, 504, 504]
+        assert [each.result() for each in asked] == [504, 504, 504]
         may_go.set()
         assert client.post("/v1/recommendations", **ask).status_code == 200
