@@ -42,11 +42,17 @@ def speed(path: Path, objective: str, width: int, seconds: float) -> None:
     """Times whole epochs after the first, from end to end: packing and batches are in them."""
     histories = histories_of(path)
     config = segue.load_preset("tutorial").with_settings(
-        [f"width={width}", f"dropout={DROPOUT}", "epochs=1000", *LOSS_OF[objective]]
+        [
+            f"width={width}",
+            f"dropout={DROPOUT}",
+            "epochs=1000",
+            "validate_every=1",
+            *LOSS_OF[objective],
+        ]
     )
     ends: list[float] = []
 
-    def note_end(is_ranking_due: bool) -> dict[str, float]:
+    def note_end() -> dict[str, float]:
         ends.append(time.perf_counter())
         if len(ends) > 1 and ends[-1] - ends[0] >= seconds:
             raise EnoughError
@@ -64,12 +70,12 @@ def speed(path: Path, objective: str, width: int, seconds: float) -> None:
 def quality(path: Path, preset: str, states: Path) -> None:
     """Trains until told to stop; the clock runs from the making of the model."""
     histories = histories_of(path)
-    config = segue.load_preset(preset)
+    config = segue.load_preset(preset).with_settings(["validate_every=1"])
     clock = TrainingClock(states)
     model = build_model(histories.vocabulary.num_items, config)
     scorer = ModelScorer(model)
 
-    def measure(is_ranking_due: bool) -> dict[str, float]:
+    def measure() -> dict[str, float]:
         clock.stop()
         answer = clock.ask(scorer.queries(histories, slice(None)), scorer.item_table)
         if not answer["go_on"]:
