@@ -201,8 +201,9 @@ class SASRec(keras.Model):
         training: bool = True,
     ) -> Tensor:
         """The model's own loss, or the compiled Keras loss on the pairs' logits."""
-        states = y_pred["item_sequence_embedding"]
         table = ops.convert_to_tensor((x or {}).get("item_table", self.item_embedding.table))
+        # In mixed precision the blocks compute in less than the weights have, the loss does not.
+        states = ops.cast(y_pred["item_sequence_embedding"], table.dtype)
         targets = y["positive_sequence"]
         if sample_weight is None:
             sample_weight = ops.not_equal(targets, 0)
