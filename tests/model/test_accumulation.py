@@ -92,3 +92,14 @@ def test_every_part_drops_out_by_itself(training_state):
 )
 def test_parts_are_of_the_size_that_pays(rows, length, num_items, expected):
     assert accumulation.part_rows(rows, length, num_items) == expected
+
+
+def test_a_batch_without_a_target_changes_nothing(monkeypatch):
+    x, y, weights = batch(None)
+    fresh = SASRec(ITEMS, SETTINGS, LossConfig(), seed=1)
+    after, loss = weights_and_loss_after_a_step(
+        LossConfig(), (x, y, np.zeros_like(weights)), 2, monkeypatch
+    )
+    assert loss == 0.0
+    for variable, array in zip(fresh.trainable_variables, after, strict=True):
+        np.testing.assert_array_equal(array, to_numpy(variable))

@@ -57,7 +57,7 @@ def train_step(model: Any, state: Any, data: Any, size: int) -> Any:
             training=True,
             optimizer_variables=optimizer_state,
         )
-        share = weights.sum() / total
+        share = weights.sum() / jax.numpy.maximum(total, 1e-9)
         return loss * share, (unscaled * share, non_trainable)
 
     slopes_of = jax.value_and_grad(part_loss, has_aux=True)
