@@ -14,13 +14,18 @@ def estimate(num_items, settings, touches_rows, rows=72):
     return memory.estimated_bytes(num_items, config, rows, touches_rows=touches_rows)
 
 
-def test_the_catalogue_counts_four_times_where_rows_are_touched_and_six_times_where_not():
-    # 1,000,000 items more at width 64 are 256 MB more for each copy.
-    for touches_rows, copies in ((True, 4), (False, 6)):
-        more = estimate(2_000_000, SAMPLED, touches_rows) - estimate(
-            1_000_000, SAMPLED, touches_rows
-        )
-        assert more == copies * 256_000_000
+@pytest.mark.parametrize(
+    ("touches_rows", "settings", "copies"),
+    [(True, [], 5), (False, [], 6), (False, ["averaging=0.9"], 8)],
+)
+def test_every_copy_of_the_item_table_counts(touches_rows, settings, copies):
+    # The table, two moments, the best weights; the next best, or a gradient and a moment in the
+    # making; the average and what it stands in for. 1,000,000 items more at width 64 are 256 MB
+    # more for each.
+    more, fewer = (
+        estimate(count, [*SAMPLED, *settings], touches_rows) for count in (2_000_000, 1_000_000)
+    )
+    assert more - fewer == copies * 256_000_000
 
 
 def test_negatives_of_their_own_count_for_every_target():
@@ -44,6 +49,19 @@ def test_what_cannot_fit_is_refused_with_both_figures_and_a_way_out(monkeypatch)
     memory.refuse_too_large(10_000, config, 72, touches_rows=False)
 
 
+def test_a_refusal_names_the_settings_that_cost_and_no_other(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3_000_000_000)
+
+    def refusal(*settings):
+        config = load_preset("sasrec").with_settings(["width=64", *settings])
+        with pytest.raises(TrainingError) as refused:
+            memory.refuse_too_large(10_000_000, config, 72, touches_rows=False)
+        return str(refused.value)
+
+    assert refusal(*SAMPLED).endswith("; set a smaller width or batch_size")
+    assert refusal(*SAMPLED, "averaging=0.9", "l2=0.1").endswith(", or averaging=0, or l2=0")
+
+
 def test_nothing_is_refused_where_the_machine_does_not_tell(monkeypatch):
     refused = []
     for free in (1, None):
@@ -59,7 +77,9 @@ def test_the_containers_limit_holds_where_it_is_the_lower(tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:   8000 kB\n")
     assert memory.available_bytes(tmp_path, tmp_path / "none") == 8000 * 1024
     (tmp_path / "memory.max").write_text("5000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("1500000\n")
+    # Files that were read and may be forgotten are no use of memory.
+    (tmp_path / "memory.stat").write_text("anon 900000\ninactive_file 500000\nslab 7\n")
     assert memory.available_bytes(tmp_path, tmp_path) == 4_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.available_bytes(tmp_path, tmp_path) == 8000 * 1024

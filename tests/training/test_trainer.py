@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from segue.fitting import Validation
 from segue.model.sparse import LazyAdam
 from segue.model.weights import weights_of
 from segue.scoring import ModelScorer
-from segue.training import checkpoint
+from segue.training import checkpoint, trainer
 from segue.training.trainer import LAZY_ITEMS, Curves, Session, _optimizer, build_model, train
 
 SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
@@ -170,6 +171,38 @@ def test_the_same_seed_trains_the_same_weights_and_another_seed_others(split):
     assert np.abs(weights_of(first)[table] - weights_of(other)[table]).max() > 1e-3
 
 
+@pytest.fixture
+def mixed_precision() -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["loss=softmax", "positions=rotary"],
+        ["loss=bce", "encoder=sasrec-original"],
+        ["loss=sampled_softmax", "negatives=20", "negatives_per=batch", "encoder=esasrec"],
+        ["loss=softmax", "encoder=gru4rec"],
+    ],
+)
+@pytest.mark.parametrize("lazy_items", [0, 1_000])
+def test_mixed_precision_learns_as_full_precision_does(
+    split, monkeypatch, mixed_precision, settings, lazy_items
+):
+    monkeypatch.setattr(trainer, "LAZY_ITEMS", lazy_items)
+    config = configured("epochs=4", "validate_every=4", *settings)
+    model, curves = trained(split, config)
+    assert {str(each.dtype) for each in model.trainable_variables} == {"float32"}
+    keras.config.set_dtype_policy("float32")
+    _, expected = trained(split, config)
+    for ours, theirs in zip(curves.epochs, expected.epochs, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.03)
+    assert curves.epochs[-1]["val_loss"] == pytest.approx(expected.epochs[-1]["val_loss"], rel=0.1)
+
+
 class _Power:
     """Cuts the power after so many batches, as `kill -9` would: nothing is saved any more."""
 
@@ -188,7 +221,10 @@ class _Power:
 @pytest.mark.parametrize("saves", [1, 5, 8, 10])
 @pytest.mark.parametrize(
     "settings",
-    [["loss=softmax"], ["loss=bce", "exclude_history=true", 'dropout_places=["inner"]']],
+    [
+        ["loss=softmax", "averaging=0.9"],
+        ["loss=bce", "exclude_history=true", 'dropout_places=["inner"]'],
+    ],
 )
 def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
     split, tmp_path, monkeypatch, saves, settings
@@ -210,6 +246,28 @@ def test_a_resumed_training_ends_with_the_weights_of_one_never_stopped(
     for ours, theirs in zip(curves.epochs, expected_curves.epochs, strict=True):
         for name in ("loss", "val_loss", "ndcg@10"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
+
+
+def test_a_resumed_epochs_seconds_count_those_before_the_stop(split, tmp_path, monkeypatch):
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
+    config = configured("epochs=2", "validate_every=1")
+    with monkeypatch.context() as patch:
+        _Power(patch, 3)
+        with pytest.raises(SystemExit):
+            trained(split, config, session)
+    load = checkpoint.load
+
+    def after_a_long_day(*arguments):
+        progress = load(*arguments)
+        assert progress.standing.seconds > 0
+        progress.standing.seconds += 36_000
+        return progress
+
+    monkeypatch.setattr(checkpoint, "load", after_a_long_day)
+    _, curves = trained(split, config, replace(session, resume=True))
+    first, second = (each["seconds"] for each in curves.epochs)
+    assert 36_000 < first < 37_000
+    assert 0 < second < 1_000
 
 
 @pytest.mark.parametrize("saves", [1, 2, 3])
@@ -367,7 +425,7 @@ import os, sys
 from segue.config import Config
 from segue.data.splits import leave_one_out
 from segue.data.synthetic import markov_log
-from segue.training import checkpoint
+from segue.training import checkpoint, trainer
 from segue.training.trainer import Session, build_model, train
 from pathlib import Path
 

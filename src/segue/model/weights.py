@@ -14,7 +14,7 @@ Weights = dict[str, npt.NDArray[Any]]
 
 def weights_of(model: keras.Model) -> Weights:
     """Every array that scoring needs, by its path below the model: `block_0/attention/...`."""
-    return {name: to_numpy(variable) for name, variable in _named(model).items()}
+    return {name: to_numpy(variable) for name, variable in named_variables(model).items()}
 
 
 def load_weights(model: keras.Model, weights: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -23,7 +23,7 @@ def load_weights(model: keras.Model, weights: Mapping[str, npt.NDArray[Any]]) ->
     Raises:
         RunError: an array is missing, unknown or of another shape.
     """
-    variables = _named(model)
+    variables = named_variables(model)
     missing, unknown = variables.keys() - weights.keys(), weights.keys() - variables.keys()
     if missing or unknown:
         raise RunError(
@@ -55,6 +55,6 @@ def to_array(tensor: Any) -> npt.NDArray[Any]:
     return value
 
 
-def _named(model: keras.Model) -> dict[str, Any]:
+def named_variables(model: keras.Model) -> dict[str, Any]:
     """The variables but for the seeds', by their path below the model, wherever that stands."""
     return {each.path.partition(f"{model.name}/")[2]: each for each in model.weights}

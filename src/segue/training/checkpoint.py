@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from segue.config import Config
 from segue.data.histories import Histories
 from segue.errors import OutputError, TrainingError
-from segue.model.weights import Weights, to_numpy, weights_of
+from segue.model.weights import Weights, as_numpy, named_variables, to_numpy
 
 FORMAT_VERSION = 2
 FILE_NAME = "state.safetensors"
 ANEW = "start anew with --force in place of --resume"
-Arrays = Mapping[str, npt.NDArray[Any]]
+Shapes = dict[str, tuple[int, ...]]
 
 
 class Standing(BaseModel):
@@ -32,6 +33,7 @@ class Standing(BaseModel):
 
     Attributes:
         epoch, batch: the next batch to train on.
+        seconds: spent in that epoch so far.
         curves: one entry an epoch: epoch (from 1), loss, seconds, and what validation measured.
         best_score: the best NDCG@10 on validation so far; None before the first.
         best_epoch: the epoch, from 1, after which it was reached.
@@ -42,6 +44,7 @@ class Standing(BaseModel):
 
     epoch: NonNegativeInt = 0
     batch: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0
     curves: list[dict[str, float]] = []
     best_score: float | None = None
     best_epoch: NonNegativeInt | None = None
@@ -93,11 +96,13 @@ class Progress:
         best_weights: the weights with the best score; empty before the first validation.
         running_loss: the arrays of Keras' running loss at a stop within an epoch, for Keras resets
             them when an epoch begins; empty otherwise.
+        began_at: when the epoch began by `time.perf_counter`, as if it had never been stopped.
     """
 
     standing: Standing = field(default_factory=Standing)
     best_weights: Weights = field(default_factory=dict)
     running_loss: list[npt.NDArray[Any]] = field(default_factory=list)
+    began_at: float = 0.0
 
 
 def save(directory: Path, model: keras.Model, progress: Progress, inputs: Inputs) -> None:
@@ -112,7 +117,8 @@ def save(directory: Path, model: keras.Model, progress: Progress, inputs: Inputs
     Raises:
         OutputError: the directory cannot be written.
     """
-    arrays = {f"variable/{name}": to_numpy(each) for name, each in _variables(model).items()}
+    variables = _variables(model)
+    arrays = {f"variable/{name}": _in_order(as_numpy(each)) for name, each in variables.items()}
     arrays |= {f"best/{name}": array for name, array in progress.best_weights.items()}
     header = _Header(
         format_version=FORMAT_VERSION,
@@ -143,22 +149,22 @@ def load(directory: Path, model: keras.Model, inputs: Inputs) -> Progress:
     path = directory / FILE_NAME
     try:
         with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("segue", "{}")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = _Header.model_validate(json.loads(text))
+            header = _Header.model_validate(json.loads((file.metadata() or {}).get("segue", "{}")))
+            _refuse_others(path, header, inputs)
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            best = _under("best/", shapes)
+            _refuse_misfits(path, _shapes(_variables(model)), _under("variable/", shapes))
+            if best:
+                _refuse_misfits(path, _shapes(named_variables(model)), best)
+            # One at a time: large tables are not held twice.
+            for name, variable in _variables(model).items():
+                variable.assign(file.get_tensor(f"variable/{name}"))
+            best_weights = {name: file.get_tensor(f"best/{name}") for name in best}
     except (OSError, SafetensorError, ValueError, RecursionError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"the checkpoint {path} is damaged ({reason}); {ANEW}") from None
-    _refuse_others(path, header, inputs)
-    best = _under("best/", arrays)
-    variables = _under("variable/", arrays)
-    _refuse_misfits(path, _shapes(_variables(model)), variables)
-    if best:
-        _refuse_misfits(path, {name: each.shape for name, each in weights_of(model).items()}, best)
-    for name, variable in _variables(model).items():
-        variable.assign(variables[name])
     running = [to_numpy(each) for each in running_loss(model)] if header.standing.batch else []
-    return Progress(header.standing, best, running)
+    return Progress(header.standing, best_weights, running)
 
 
 def refuse_missing(directory: Path) -> None:
@@ -183,15 +189,20 @@ def _variables(model: keras.Model) -> dict[str, Any]:
     return {f"{index:04d}": variable for index, variable in enumerate(variables)}
 
 
-def _under(prefix: str, arrays: Arrays) -> Weights:
+def _in_order(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As its bytes are written: a copy only where they lie otherwise."""
+    return np.asarray(array, order="C")
+
+
+def _under(prefix: str, shapes: Shapes) -> Shapes:
     return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
+        name.removeprefix(prefix): shape
+        for name, shape in shapes.items()
         if name.startswith(prefix)
     }
 
 
-def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(variables: Mapping[str, Any]) -> Shapes:
     return {name: tuple(variable.shape) for name, variable in variables.items()}
 
 
@@ -226,8 +237,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") ->
     return changes
 
 
-def _refuse_misfits(path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Arrays) -> None:
-    if shapes != {name: array.shape for name, array in arrays.items()}:
+def _refuse_misfits(path: Path, expected: Shapes, shapes: Shapes) -> None:
+    if shapes != expected:
         raise TrainingError(f"the checkpoint {path} does not fit the model; {ANEW}")
 
 

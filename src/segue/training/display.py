@@ -73,7 +73,7 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
-        rate = self.steps_of_epoch * self._targets_per_step() / max(logs["seconds"], 1e-9)
+        rate = self.batches.windows.num_targets / max(logs["seconds"], 1e-9)
         parts = [f"epoch {epoch + 1}/{self.epochs}", f"loss {logs['loss']:.4f}"]
         parts += [
             f"{name} {value:.4f}" for name, value in logs.items() if name not in ("loss", "seconds")

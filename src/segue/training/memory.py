@@ -18,9 +18,11 @@ BLOCK_ARRAYS, OUTER_ARRAYS = 24, 12
 NEGATIVE_ARRAYS = 3
 # Copies of the item table: itself, Adam's two moments, the best weights so far.
 TABLE_COPIES = 4
-# What a step on the whole table adds: its gradient, and the updated moments before they replace
-# the old ones.
-DENSE_COPIES = 2
+# What is made beside them: by a step on the whole table its gradient, and the updated moments
+# before they replace the old ones; else the next best weights.
+MADE_BY_DENSE_STEP, MADE_BESIDE = 2, 1
+# What averaging adds: the average, and the weights kept aside while it is validated.
+AVERAGING_COPIES = 2
 
 
 def estimated_bytes(
@@ -35,9 +37,9 @@ def estimated_bytes(
         touches_rows: a step updates only the rows of the items in its batch.
     """
     width, positions = config.model.width, rows_per_batch * config.model.max_length
-    table = (num_items + 1) * width * FLOAT_BYTES * TABLE_COPIES
-    if not touches_rows:
-        table += (num_items + 1) * width * FLOAT_BYTES * DENSE_COPIES
+    copies = TABLE_COPIES + (MADE_BESIDE if touches_rows else MADE_BY_DENSE_STEP)
+    copies += AVERAGING_COPIES if config.training.averaging else 0
+    table = (num_items + 1) * width * FLOAT_BYTES * copies
     arrays = BLOCK_ARRAYS * config.model.num_blocks + OUTER_ARRAYS
     states = positions * width * FLOAT_BYTES * arrays
     return BASE_BYTES + table + states + _loss_bytes(num_items, config, positions)
@@ -55,13 +57,23 @@ def refuse_too_large(
     free = available_bytes()
     if free is None or needed <= free:
         return
-    advice = "a smaller width or batch_size"
-    if not touches_rows:
-        advice += ", or a sampled loss without l2 (loss=sampled_softmax negatives_per=batch)"
     raise TrainingError(
         f"training {num_items:,} items at width {config.model.width} needs about "
-        f"{needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; set {advice}"
+        f"{needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; set "
+        f"{', or '.join(_ways_out(config))}"
     )
+
+
+def _ways_out(config: Config) -> list[str]:
+    """Settings that need less."""
+    ways = ["a smaller width or batch_size"]
+    if config.training.averaging:
+        ways.append("averaging=0")
+    if config.loss.loss == "softmax":
+        ways.append("a sampled loss (loss=sampled_softmax negatives_per=batch)")
+    if config.loss.l2:
+        ways.append("l2=0")
+    return ways
 
 
 def available_bytes(
@@ -77,10 +89,19 @@ def available_bytes(
     try:
         most = (cgroup / "memory.max").read_text().strip()
         if most != "max":
-            limits.append(int(most) - int((cgroup / "memory.current").read_text()))
+            used = int((cgroup / "memory.current").read_text()) - _idle_cache(cgroup)
+            limits.append(int(most) - used)
     except OSError:
         pass
     return min(limits, default=None)
+
+
+def _idle_cache(cgroup: Path) -> int:
+    """Bytes of files that the container's use counts and that give way when memory is wanted."""
+    for line in (cgroup / "memory.stat").read_text().splitlines():
+        if line.startswith("inactive_file "):
+            return int(line.split()[1])
+    return 0
 
 
 def _loss_bytes(num_items: int, config: Config, positions: int) -> int:

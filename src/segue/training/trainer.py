@@ -235,7 +235,6 @@ class _Epochs(keras.callbacks.Callback):
         self.config = config
         self.progress = progress
         self.validate = validate
-        self.started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.progress.running_loss:
@@ -243,7 +242,7 @@ class _Epochs(keras.callbacks.Callback):
             for variable, value in zip(running, self.progress.running_loss, strict=True):
                 variable.assign(value)
             self.progress.running_loss = []
-        self.started = time.perf_counter()
+        self.progress.began_at = time.perf_counter() - self.progress.standing.seconds
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs if logs is not None else {}
@@ -253,8 +252,8 @@ class _Epochs(keras.callbacks.Callback):
                 "learning_rate"
             )
         standing = self.progress.standing
-        standing.epoch, standing.batch = epoch + 1, 0
-        logs["seconds"] = time.perf_counter() - self.started
+        standing.epoch, standing.batch, standing.seconds = epoch + 1, 0, 0.0
+        logs["seconds"] = time.perf_counter() - self.progress.began_at
         is_last = epoch + 1 == self.config.epochs
         if self.validate and (is_last or (epoch + 1) % self.config.validate_every == 0):
             with averaged(self.model):
@@ -318,7 +317,9 @@ class _Checkpoints(keras.callbacks.Callback):
         if self.interruption.is_asked or self._is_time():
             if keras.backend.backend() == "jax":
                 self.model.jax_state_sync()
-            self.progress.standing.batch = done
+            standing = self.progress.standing
+            standing.batch = done
+            standing.seconds = time.perf_counter() - self.progress.began_at
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
