@@ -8,14 +8,17 @@ import pytest
 
 import segue
 from segue.config import Config
+from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.splits import Split, leave_one_out
 from segue.data.synthetic import markov_log
+from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, TrainingError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
-from segue.fitting import Validation, fit
+from segue.fitting import Validation, _expected_rows, fit
 from segue.scoring import ModelScorer
+from segue.training.batches import PackedBatches
 from segue.training.trainer import build_model
 
 SMALL = Config().with_settings(["max_length=10", "width=8", "num_blocks=1", "epochs=1"])
@@ -51,6 +54,28 @@ def test_the_validation_ranks_the_whole_catalogue(split):
     assert measured["hr@10"] == pytest.approx(expected["hr@10"])
 
 
+def test_the_validation_ranks_for_users_without_a_history_as_the_evaluation_does(split):
+    histories = [split.validation.histories.items_of(user) for user in range(99)]
+    empty = Histories.from_lists(split.histories.vocabulary, [*histories, np.zeros(0, np.int32)])
+    held_out = replace(split.validation, histories=empty)
+    model = build_model(30, SMALL)
+    evaluated = ModelScorer(model, split.train.item_counts())
+    expected = summarize(rank_full(evaluated, held_out).ranks)
+    measured = Validation(model, held_out, split.train, SMALL)()
+    assert measured["ndcg@10"] == pytest.approx(expected["ndcg@10"])
+
+
+@pytest.mark.parametrize("settings", [[], ["windows=all"], ["windows=all", "packed=false"]])
+def test_the_rows_that_memory_is_estimated_for_are_those_of_a_batch(settings):
+    random = np.random.default_rng(0)
+    vocabulary = Vocabulary.from_ids(pl.Series(range(1, 31)))
+    long = random.integers(1, 31, 20_000).astype(np.int32)
+    others = [random.integers(1, 31, length).astype(np.int32) for length in range(2, 60)]
+    histories = Histories.from_lists(vocabulary, [long, *others])
+    config = SMALL.with_settings(["batch_size=64", *settings])
+    assert _expected_rows(histories, config) == PackedBatches(histories, config).rows_per_batch
+
+
 def test_the_validations_negatives_are_always_the_same_and_never_the_users(split):
     config = SMALL.with_settings(["loss=bce", "exclude_history=true", "negatives=5"])
     (first, _), (second, _) = validation_of(split, config), validation_of(split, config)
@@ -61,11 +86,24 @@ def test_the_validations_negatives_are_always_the_same_and_never_the_users(split
         assert not set(negatives[user].ravel()) & known
 
 
-def test_the_validation_loss_of_many_users_is_taken_in_blocks(split, monkeypatch):
-    monkeypatch.setattr("segue.fitting.VALIDATION_BLOCK", 33)
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    # 528 entries are the 2 vectors of 8 that 33 users' losses read.
+    [("VALIDATION_BLOCK", 33), ("VECTOR_ENTRIES", 528)],
+)
+def test_the_validation_loss_of_many_users_is_taken_in_blocks(split, monkeypatch, limit, value):
+    monkeypatch.setattr(f"segue.fitting.{limit}", value)
     config = SMALL.with_settings(["loss=bce", "negatives=2"])
     validation, scorer = validation_of(split, config)
+    sizes = []
+    loss = validation._loss
+    monkeypatch.setattr(
+        validation,
+        "_loss",
+        lambda queries, *rest: sizes.append(len(queries)) or loss(queries, *rest),
+    )
     in_blocks = validation()["val_loss"]
+    assert sizes == [33] * 4
     scores = scorer.score(split.validation.histories, slice(None)).astype("float64")
     users = np.arange(100)
     positive = scores[users, split.validation.targets]

@@ -22,8 +22,8 @@ def histories() -> Histories:
 def test_users_encoded_once_score_as_they_do_each_time(histories, monkeypatch):
     model = SASRec(20, ModelConfig(max_length=8, width=16, num_blocks=1), seed=2)
     counts = np.arange(21)
-    once = EncodedScorer(model, histories, counts)
     each_time = ModelScorer(model, counts)
+    once = EncodedScorer(each_time, histories)
     blocks = [slice(0, 7), slice(7, 41)]
     expected = [each_time.score(histories, users) for users in blocks]
 

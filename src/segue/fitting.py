@@ -1,6 +1,6 @@
 """`fit`: from a log or a split to a `Recommender`, validated on the way."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ from segue.errors import DataError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
 from segue.model.encoder import compiled
+from segue.model.losses import VECTOR_ENTRIES
 from segue.model.negatives import NegativeSampler, generator
 from segue.model.sasrec import SASRec
 from segue.model.weights import weights_of
 from segue.recommender import Recommender
-from segue.scoring import ModelScorer
+from segue.scoring import EncodedScorer, ModelScorer
+from segue.training.batches import rows_per_batch, windows_of
 from segue.training.memory import refuse_too_large
 from segue.training.trainer import Session, build_model, touches_rows, train
 
 VALIDATION_STREAM = 3  # keeps the validation's negatives apart from the training's
-VALIDATION_BLOCK = 1_024  # users whose loss is taken at once
+VALIDATION_BLOCK = 1_024  # users whose loss is taken at once, at most
 
 
 def fit(
@@ -117,26 +119,29 @@ class Validation:
             config: the loss and the seed.
         """
         self._held_out = held_out
-        self._is_trained = train.item_counts() > 0
-        self._scorer = ModelScorer(model)
+        item_counts = train.item_counts()
+        self._is_trained = item_counts > 0
+        self._scorer = ModelScorer(model, item_counts)
         self._loss = compiled(model, partial(_loss_of_queries, model))
         self._weights = self._is_trained[held_out.targets].astype(np.float32)
+        self._block = VALIDATION_BLOCK
         self._targets = {"positive_sequence": held_out.targets[:, None]}
         if config.loss.loss != "softmax":
             self._targets["negative_sequence"] = _negatives(held_out, train, config)
+            entries = config.loss.negatives * config.model.width  # of a user's negatives' vectors
+            self._block = max(1, min(self._block, VECTOR_ENTRIES // entries))
 
     def __call__(self) -> dict[str, float]:
         """`val_loss`, and `ndcg@10` and `hr@10` on the whole catalogue."""
-        queries = self._scorer.queries(self._held_out.histories, slice(None))
-        scorer = _ReadyQueries(queries, self._scorer.item_table)
+        scorer = EncodedScorer(self._scorer, self._held_out.histories)
         ranking = rank_full(scorer, self._held_out, is_trained=self._is_trained)
         summary = summarize(ranking.ranks)
         ranked = {name: summary[name] for name in ("ndcg@10", "hr@10")}
-        return {"val_loss": self._loss_of(queries), **ranked}
+        return {"val_loss": self._loss_of(scorer.queries), **ranked}
 
     def _loss_of(self, queries: npt.NDArray[np.float32]) -> float:
         """The average over the users, a block of one shape at a time."""
-        size = min(VALIDATION_BLOCK, len(queries))
+        size = min(self._block, len(queries))
         total = 0.0
         for start in range(0, len(queries), size):
             users = np.arange(start, start + size)
@@ -146,18 +151,6 @@ class Validation:
             mean = self._loss(queries[present], targets, weights[:, None])
             total += float(mean) * float(weights.sum())
         return total / max(float(self._weights.sum()), 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _ReadyQueries:
-    """A scorer whose queries, float32[users, width], are computed already."""
-
-    queries: npt.NDArray[np.float32]
-    item_table: npt.NDArray[np.float32]
-
-    def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] = self.queries[users] @ self.item_table.T
-        return scores
 
 
 def _loss_of_queries(model: SASRec, queries: Any, targets: Any, weights: Any) -> Any:
@@ -183,13 +176,12 @@ def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArr
 
 
 def _expected_rows(histories: Histories, config: Config) -> int:
-    """Rows of a batch, about: those that its windows fill, of a user each."""
-    windows = min(config.training.batch_size, histories.num_users)
-    if not config.training.packed or not windows:
-        return windows
-    length = config.model.max_length
-    filled = float(np.minimum(histories.lengths, length).mean()) / length
-    return max(1, round(windows * filled))
+    """Rows of a batch, about: as if packing left no gap."""
+    windows = windows_of(histories, config)
+    if not len(windows):
+        return 0
+    full_rows = -(-windows.num_targets // config.model.max_length)
+    return rows_per_batch(windows, full_rows, config.training)
 
 
 def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:

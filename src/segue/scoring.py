@@ -45,27 +45,37 @@ class ModelScorer:
 
     def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
         """float32[rows, num_items + 1]; column 0, padding, means nothing."""
+        return self.scores_of(self.queries(histories, users), histories.lengths[users])
+
+    def scores_of(
+        self, queries: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """float32[rows, num_items + 1]: the scores of those queries.
+
+        Args:
+            queries: float32[rows, width].
+            lengths: int64[rows], of the histories that they are of.
+        """
         # A block of users may be small and the table large: it is read where it lies.
         item_table = as_numpy(self._item_embedding.table)
-        scores: npt.NDArray[np.float32] = self.queries(histories, users) @ item_table.T
+        scores: npt.NDArray[np.float32] = queries @ item_table.T
         if self._item_counts is not None:
-            scores[histories.lengths[users] == 0] = self._item_counts
+            scores[lengths == 0] = self._item_counts
         return scores
 
 
-class EncodedScorer(ModelScorer):
-    """A `ModelScorer` of certain users, encoded once however often they are scored."""
+class EncodedScorer:
+    """A `ModelScorer` of certain users, encoded once however often they are scored.
 
-    def __init__(
-        self,
-        model: SASRec,
-        histories: Histories,
-        item_counts: npt.NDArray[np.int64] | None = None,
-    ) -> None:
+    Attributes:
+        queries: float32[users, width].
+    """
+
+    def __init__(self, scorer: ModelScorer, histories: Histories) -> None:
         """Encodes the users of `histories`, the only ones that it will be asked about."""
-        super().__init__(model, item_counts, is_final=True)
-        self._queries = super().queries(histories, slice(None))
+        self._scorer = scorer
+        self.queries = scorer.queries(histories, slice(None))
 
-    def queries(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
-        """float32[rows, width] of those users; zeros where a history is empty."""
-        return self._queries[users]
+    def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
+        """float32[rows, num_items + 1], as `ModelScorer.score`."""
+        return self._scorer.scores_of(self.queries[users], histories.lengths[users])

@@ -43,7 +43,7 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
     column = label_column(run.catalogue)
     examples = _chosen(ranking)
     baselines = baselines_beside(train)
-    scorer = EncodedScorer(recommender.model, test.histories, run.item_counts)
+    scorer = EncodedScorer(ModelScorer(recommender.model, run.item_counts), test.histories)
     return {
         "headline": compare_runs({name: run}, baselines=baselines),
         "beyond": _beyond(recommender, test, {name: scorer, **baselines[0]}),

@@ -6,11 +6,18 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from segue.config import Config
+from segue.config import Config, TrainingConfig
 from segue.data.histories import Histories
 from segue.errors import TrainingError
 from segue.model.negatives import NegativeSampler, generator
-from segue.training.packing import Packing, consecutive_windows, newest_windows, pack, unpacked
+from segue.training.packing import (
+    Packing,
+    Windows,
+    consecutive_windows,
+    newest_windows,
+    pack,
+    unpacked,
+)
 
 # The packed rows of a batch are a multiple of this, so that attention finds chunks of equal size.
 ROW_MULTIPLE = 4
@@ -18,6 +25,26 @@ ROW_MULTIPLE = 4
 PACKING_STREAM, NEGATIVES_STREAM = 1, 2
 
 Batch = tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]
+
+
+def windows_of(train: Histories, config: Config) -> Windows:
+    """The windows that the configuration trains on."""
+    cut = {"newest": newest_windows, "all": consecutive_windows}[config.training.windows]
+    return cut(train, config.model.max_length)
+
+
+def rows_per_batch(windows: Windows, num_rows: int, config: TrainingConfig) -> int:
+    """Rows that hold `batch_size` windows: exactly when unpacked, about so when packed.
+
+    Args:
+        windows: all of them, at least one.
+        num_rows: rows that they are packed into.
+        config: packing and batch size.
+    """
+    if not config.packed:
+        return min(config.batch_size, len(windows))
+    rows = min(max(1, round(config.batch_size * num_rows / len(windows))), num_rows)
+    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 class PackedBatches(keras.utils.PyDataset):
@@ -43,8 +70,7 @@ class PackedBatches(keras.utils.PyDataset):
         self._training = config.training
         self._loss = config.loss
         self._length = config.model.max_length
-        cut = {"newest": newest_windows, "all": consecutive_windows}[config.training.windows]
-        self.windows = cut(train, self._length)
+        self.windows = windows_of(train, config)
         if not len(self.windows):
             raise TrainingError(
                 f"none of the {train.num_users:,} users has two training items, so there is "
@@ -54,7 +80,7 @@ class PackedBatches(keras.utils.PyDataset):
         self.epoch = 0
         self.first_batch = 0
         self._packing = self._packed(0)
-        self.rows_per_batch = self._rows_per_batch()
+        self.rows_per_batch = rows_per_batch(self.windows, self._packing.num_rows, config.training)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -78,14 +104,6 @@ class PackedBatches(keras.utils.PyDataset):
         if self._training.packed:
             return pack(self.windows.lengths, self._length, random)
         return unpacked(len(self.windows), random)
-
-    def _rows_per_batch(self) -> int:
-        """Rows that hold `batch_size` windows: exactly when unpacked, about so when packed."""
-        if not self._training.packed:
-            return min(self._training.batch_size, len(self.windows))
-        share = self._packing.num_rows / len(self.windows)
-        rows = min(max(1, round(self._training.batch_size * share)), self._packing.num_rows)
-        return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
     def _batch(self, index: int) -> Batch:
         first = index * self.rows_per_batch
