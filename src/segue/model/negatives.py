@@ -79,8 +79,8 @@ class NegativeSampler:
             shape: of the result.
             users: int64[shape[:len(users.shape)]], whose histories the draws avoid; needed where
                 the sampler excludes histories.
-            pool: int32[n], items to draw from, each as often as it is there; None: by the
-                probabilities.
+            pool: int32[n], items to draw from, each as often as it is there, but for a user who
+                knows them all; None: by the probabilities.
 
         Raises:
             TrainingError: a user's history holds every item that could be drawn.
@@ -148,8 +148,8 @@ class NegativeSampler:
         is_open = ~self._is_known(np.full(len(items), user), items) & (self.probabilities > 0)
         if not is_open.any():
             raise TrainingError(
-                f"user number {user} has interacted with every one of the {len(items)} items, so "
-                "no negative exists; set exclude_history=false"
+                f"the user at index {user} of the histories has interacted with every item that "
+                "can be drawn, so no negative exists; set exclude_history=false"
             )
         chances = self.probabilities[is_open]
         return int(random.choice(items[is_open], p=chances / chances.sum()))
