@@ -90,14 +90,38 @@ def test_the_gradient_of_chunked_attention_equals_finite_differences(value_and_g
     assert np.sum(slopes[0] * direction) == pytest.approx(expected, rel=1e-3)
 
 
-def test_attention_drops_weights_at_its_rate_and_scales_the_rest(value_and_gradients):
-    query, key, _, _ = arrays()
-    value = np.ones((ROWS, LENGTH, WIDTH), dtype="float32")
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    return float(abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]))
+
+
+def kept_by_block(streams, rate: float) -> list[np.ndarray]:
+    """bool[rows, queries, keys] of each block of queries, the keys up to its last query."""
+    return [
+        ops.convert_to_numpy(kernels._is_weight_kept(streams, start, stop, LENGTH, rate))
+        for start, stop in kernels._query_blocks(LENGTH)
+    ]
+
+
+@pytest.mark.parametrize("attend", PATHS)
+def test_attention_with_dropout_equals_the_formula_with_the_kept_weights(attend):
+    query, key, value, _ = arrays()
     streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
-    output = kernels.attention(query, key, value, segments(), 0.3, streams)
-    output = ops.convert_to_numpy(output)
-    assert output.mean() == pytest.approx(1.0, abs=0.03)  # each is the sum of kept weights / 0.7
-    assert output[:, 30:].std() > 0.02
+    is_kept = np.zeros((ROWS, LENGTH, LENGTH), dtype=bool)
+    blocks = kept_by_block(streams, 0.3)
+    for (start, stop), kept in zip(kernels._query_blocks(LENGTH), blocks, strict=True):
+        is_kept[:, start:stop, :stop] = kept
+    expected = attention_by_hand(query, key, value, segments(), is_kept, 0.3)
+    output = attend(*map(ops.convert_to_tensor, (query, key, value, segments())), 0.3, streams)
+    np.testing.assert_allclose(ops.convert_to_numpy(output), expected, atol=5e-6)
+
+
+def test_attention_drops_weights_at_its_rate_and_anew_in_each_block_of_queries():
+    streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), 40)
+    blocks = [each.reshape(40, -1) for each in kept_by_block(streams, 0.3)]
+    for kept in blocks:
+        assert kept.mean() == pytest.approx(0.7, abs=0.01)
+    first, second = (each[:, : blocks[0].shape[1]] for each in blocks[:2])
+    assert correlation(first, second) < 0.01
 
 
 def normalised_by_hand(inputs, scale, shift, epsilon):
@@ -138,10 +162,6 @@ def test_keep_mask_has_its_rate():
     assert kept.mean() == pytest.approx(0.8, abs=0.002)
     assert np.abs(kept.mean(axis=1) - 0.8).max() < 0.015
     assert np.abs(kept.mean(axis=0) - 0.8).max() < 0.3
-
-
-def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    return float(abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]))
 
 
 @pytest.mark.parametrize("lag", [1, 2, 8, 50, 200, 4096])
