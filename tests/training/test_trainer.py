@@ -312,6 +312,7 @@ def test_the_rate_warms_up_and_then_stays_or_falls_by_a_cosine(schedule, rates):
         (["loss=bce"], LAZY_ITEMS - 1, False),
         (["loss=bce", "l2=0.1"], LAZY_ITEMS, False),
         (["loss=softmax"], LAZY_ITEMS, False),
+        (["loss=bce", "averaging=0.9"], LAZY_ITEMS, False),
     ],
 )
 def test_a_large_catalogue_is_updated_row_by_row_where_the_loss_leaves_rows_alone(
@@ -320,6 +321,8 @@ def test_a_large_catalogue_is_updated_row_by_row_where_the_loss_leaves_rows_alon
     config = configured(*settings)
     optimizer = _optimizer(config, steps_per_epoch=5, num_items=num_items)
     assert isinstance(optimizer, LazyAdam) == is_lazy
+    if keras.backend.backend() == "jax":
+        assert trainer.touches_rows(config, num_items) == is_lazy
 
 
 def test_a_loss_that_diverges_is_told(split, monkeypatch):
