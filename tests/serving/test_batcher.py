@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -212,8 +211,9 @@ def test_over_http_a_full_queue_is_503_at_once_and_a_late_answer_504(start):
         asked = [elsewhere()]
         assert is_held.wait(30)
         asked += [elsewhere(), elsewhere()]
-        while client.service._questions.waiting < 2:
-            time.sleep(0.01)
+        questions = client.service._questions
+        with questions._changed:
+            assert questions._changed.wait_for(lambda: questions.waiting == 2, 30)
         refused = client.post("/v1/recommendations", **ask)
         assert not any(each.done() for each in asked)  # it waited for none of them
         assert refused.status_code == 503

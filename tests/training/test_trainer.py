@@ -426,7 +426,7 @@ import os, sys
 from segue.config import Config
 from segue.data.splits import leave_one_out
 from segue.data.synthetic import markov_log
-from segue.training import checkpoint, trainer
+from segue.training import checkpoint
 from segue.training.trainer import Session, build_model, train
 from pathlib import Path
 
