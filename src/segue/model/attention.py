@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from segue.model import kernels
-from segue.model.kernels import Tensor
+from segue.model.kernels.device import MASKED
+from segue.model.kernels.hashed_dropout import row_keys
+from segue.model.kernels.segment_attention import attention
+from segue.model.kernels.tensors import Tensor
 from segue.model.layers import Dropout, at_positions, dense
 
 # Rotary positions: the slowest pair turns once in about 6,000 items, the fastest in 6.
@@ -72,8 +74,8 @@ class SelfAttention(keras.layers.Layer):
         rate, streams = 0.0, None
         if training and self.dropout.rate:
             rate = self.dropout.rate
-            streams = kernels.row_keys(self.dropout.key(), ops.shape(query)[0])
-        output = kernels.attention(query, key, value, segments, rate, streams)
+            streams = row_keys(self.dropout.key(), ops.shape(query)[0])
+        output = attention(query, key, value, segments, rate, streams)
         return self.output_projection(self._merge_heads(output, length))
 
     def last(
@@ -113,7 +115,7 @@ class SelfAttention(keras.layers.Layer):
         is_visible = ops.logical_and(is_past, segment_ids == segment)
         is_visible = ops.repeat(is_visible, self.num_heads, axis=0)[:, None, :]
         scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.transpose(key, (0, 2, 1)))
-        return ops.softmax(ops.where(is_visible, scores, kernels.MASKED))
+        return ops.softmax(ops.where(is_visible, scores, MASKED))
 
     def _projected(self, inputs: Tensor, part: int) -> Tensor:
         """Queries (part 0), keys (1) or values (2): float[rows * heads, length, width / heads]."""

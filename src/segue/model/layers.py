@@ -1,12 +1,14 @@
-"""Layers on `keras.ops`: dropout, layer normalisation, embeddings, feed-forward."""
+"""Layers on `keras.ops`: dropout, layer normalisation, positions, feed-forward."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from segue.model import kernels
-from segue.model.kernels import Tensor
+from segue.model.kernels import hashed_dropout
+from segue.model.kernels.device import prefers_own_kernels
+from segue.model.kernels.normalisation import layer_norm
+from segue.model.kernels.tensors import Tensor
 
 
 class Dropout(keras.layers.Layer):
@@ -26,13 +28,13 @@ class Dropout(keras.layers.Layer):
 
     def key(self) -> Tensor:
         """int32 scalar, a fresh one at each call."""
-        return kernels.dropout_key(self.seed_generator.next())
+        return hashed_dropout.dropout_key(self.seed_generator.next())
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, ...]; Returns: the same shape."""
         if not training or not self.rate:
             return inputs
-        return kernels.dropout(inputs, self.rate, self.key())
+        return hashed_dropout.dropout(inputs, self.rate, self.key())
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -41,35 +43,9 @@ class LayerNorm(keras.layers.LayerNormalization):
     def call(self, inputs: Tensor) -> Tensor:
         """Args: inputs: float[..., width]; Returns: the same shape."""
         # Keras raises lower precisions to float32 on the way.
-        if inputs.dtype == "float32" and kernels.prefers_own_kernels():
-            return kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+        if inputs.dtype == "float32" and prefers_own_kernels():
+            return layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         return super().call(inputs)
-
-
-class ItemEmbedding(keras.layers.Layer):
-    """The item table, shared by the input and the output; row 0, padding, is and stays zero."""
-
-    def __init__(self, num_items: int, width: int, seed: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_items = num_items
-        self.width = width
-        self.seed = seed
-
-    def build(self, input_shape: Any = None) -> None:
-        normal = keras.initializers.TruncatedNormal(stddev=0.02, seed=self.seed)
-
-        def with_zero_padding(shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
-            rows = normal((shape[0] - 1, shape[1]), dtype=dtype)
-            return ops.concatenate([ops.zeros((1, shape[1]), dtype=rows.dtype), rows])
-
-        self.table = self.add_weight(
-            name="table", shape=(self.num_items + 1, self.width), initializer=with_zero_padding
-        )
-        self.built = True
-
-    def call(self, item_ids: Tensor) -> Tensor:
-        """Args: item_ids: int32[rows, length]; Returns: float[rows, length, width]."""
-        return ops.take(self.table, item_ids, axis=0)
 
 
 class PositionEmbedding(keras.layers.Layer):
@@ -134,7 +110,7 @@ class FeedForward(keras.layers.Layer):
         self.inner_width = inner_width
         self.inner = dense(inner_width, seed, "inner", activation="relu")
         self.outer = dense(width, seed + 1, "outer")
-        self.dropout = Dropout(dropout, seed + 11)
+        self.inner_dropout = Dropout(dropout, seed + 11)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.inner.build(input_shape)
@@ -143,7 +119,7 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, length, width]; Returns: the same shape."""
-        return self.outer(self.dropout(self.inner(inputs), training=training))
+        return self.outer(self.inner_dropout(self.inner(inputs), training=training))
 
 
 class SwiGLU(keras.layers.Layer):
@@ -160,7 +136,7 @@ class SwiGLU(keras.layers.Layer):
         self.gate = dense(inner_width, seed, "gate", activation="swish")
         self.inner = dense(inner_width, seed + 1, "inner")
         self.outer = dense(width, seed + 2, "outer")
-        self.dropout = Dropout(dropout, seed + 11)
+        self.inner_dropout = Dropout(dropout, seed + 11)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.gate.build(input_shape)
@@ -171,7 +147,12 @@ class SwiGLU(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Args: inputs: float[rows, length, width]; Returns: the same shape."""
         inner = self.gate(inputs) * self.inner(inputs)
-        return self.outer(self.dropout(inner, training=training))
+        return self.outer(self.inner_dropout(inner, training=training))
+
+
+def as_mask(segment_ids: Tensor, dtype: str) -> Tensor:
+    """[rows, length, 1]: 1 on items, 0 on padding."""
+    return ops.cast(segment_ids > 0, dtype)[:, :, None]
 
 
 def at_positions(states: Tensor, positions: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segue.config import LossConfig
+from segue.config import DrawnLossConfig
 from segue.data.histories import Histories
 from segue.errors import TrainingError
 
@@ -39,7 +39,7 @@ class NegativeSampler:
     known_keys: npt.NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, config: LossConfig, train: Histories) -> "NegativeSampler":
+    def of(cls, config: DrawnLossConfig, train: Histories) -> "NegativeSampler":
         """The sampler that the configuration asks for, over the training histories."""
         num_items = train.vocabulary.num_items
         if config.sampling == "uniform":

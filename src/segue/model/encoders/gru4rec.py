@@ -1,13 +1,31 @@
-"""The recurrent block of GRU4Rec (Hidasi et al., ICLR 2016), on `keras.ops`."""
+"""GRU4Rec (Hidasi et al., ICLR 2016): recurrent layers over the items of a history."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import keras
 from keras import ops
+from pydantic import Field
 
-from segue.config import ModelConfig
-from segue.model.kernels import Tensor
-from segue.model.layers import Dropout, at_positions
+from segue.config import ENCODERS, ModelConfig
+from segue.model.encoders.protocol import Inputs
+from segue.model.kernels.tensors import Tensor
+from segue.model.layers import Dropout, as_mask, at_positions
+
+
+class GRU4RecConfig(ModelConfig):
+    """The settings of `gru4rec`, which has neither heads, nor a feed-forward, nor positions."""
+
+    encoder: Literal["gru4rec"] = "gru4rec"
+    scale_embedding: bool = Field(
+        default=True, description="item embeddings times sqrt(width) at the input"
+    )
+    dropout_places: tuple[Literal["embedding", "output"], ...] = Field(
+        default=("embedding", "output"), strict=False, description="embedding, output"
+    )
+
+    def dropout_at(self, place: Literal["embedding", "output"]) -> float:
+        """The rate at that place, 0 where nothing is dropped out."""
+        return self.dropout if place in self.dropout_places else 0.0
 
 
 class RecurrentBlock(keras.layers.Layer):
@@ -24,7 +42,7 @@ class RecurrentBlock(keras.layers.Layer):
     z, r and c side by side, in this order.
     """
 
-    def __init__(self, settings: ModelConfig, seed: int, **kwargs: Any) -> None:
+    def __init__(self, settings: GRU4RecConfig, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.width = settings.width
         self.seed = seed
@@ -80,9 +98,52 @@ class RecurrentBlock(keras.layers.Layer):
         _, states = ops.scan(step, zero, by_time)
         return self.dropout(ops.transpose(states, (1, 0, 2)), training=training)
 
-    def last(self, inputs: Tensor, segment_ids: Tensor, last_positions: Tensor) -> Tensor:
-        """The state at one position of each row: float[rows, 1, width]."""
-        return at_positions(self(inputs, segment_ids), last_positions)
+
+@ENCODERS.register("gru4rec")
+class GRU4RecEncoder(keras.layers.Layer):
+    """Recurrent layers, one on the other. The order of the items is all that they know of time.
+
+    Departure: the item table is shared between input and output, as the other encoders share it.
+    """
+
+    Settings: ClassVar[type[GRU4RecConfig]] = GRU4RecConfig
+    wants: tuple[str, ...] = ()
+
+    def __init__(self, settings: GRU4RecConfig, seed: int, **kwargs: Any) -> None:
+        super().__init__(name="encoder", **kwargs)
+        self.settings = settings
+        self.embedding_dropout = Dropout(
+            settings.dropout_at("embedding"), seed + 2, name="embedding_dropout"
+        )
+        self.blocks = [
+            RecurrentBlock(settings, seed + 100 * (number + 1), name=f"block_{number}")
+            for number in range(settings.num_blocks)
+        ]
+        # XLA wants a bound on a loop it differentiates, which `keras.ops.scan` gives only on JAX.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates every variable; `input_shape` is that of the item vectors."""
+        for block in self.blocks:
+            block.build(input_shape)
+        self.built = True
+
+    def states(
+        self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, training: bool = False
+    ) -> Tensor:
+        """As `Encoder.states`."""
+        states = vectors * self.settings.width**0.5 if self.settings.scale_embedding else vectors
+        states = self.embedding_dropout(states, training=training)
+        states = states * as_mask(segment_ids, states.dtype)
+        for block in self.blocks:
+            states = block(states, segment_ids, training=training)
+        return states
+
+    def last(
+        self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, positions: Tensor
+    ) -> Tensor:
+        """As `Encoder.last`; a state needs all the states before it."""
+        return at_positions(self.states(vectors, inputs, segment_ids), positions)[:, 0]
 
 
 def _continues(segment_ids: Tensor) -> Tensor:

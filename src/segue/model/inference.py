@@ -1,6 +1,6 @@
 """Histories in, queries out: the model compiled for inference, at a few fixed shapes."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -8,13 +8,15 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from segue.model.sasrec import SASRec
+from segue.data.columns import Columns
+from segue.model.sequence_model import SequenceModel
 
 # Shapes are compiled once each; inputs are padded up to the next one.
 ROW_SIZES = (1, 8, 16, 32, 128)
 SHORTEST = 16
 
-Ids = npt.NDArray[np.int32]
+Arrays = Mapping[str, npt.NDArray[Any]]
+Queries = npt.NDArray[np.float32]
 
 
 class _Executables(dict[tuple[int, ...], Callable[..., Any]]):
@@ -26,10 +28,16 @@ class _Executables(dict[tuple[int, ...], Callable[..., Any]]):
 _shared: WeakValueDictionary[Hashable, _Executables] = WeakValueDictionary()
 
 
-class Encoder:
-    """A model's `encode`, compiled; follows the model's weights as they change."""
+class QueryEncoder:
+    """A model's `encode`, compiled; follows the model's weights as they change.
 
-    def __init__(self, model: SASRec, *, is_final: bool = False) -> None:
+    Attributes:
+        max_length: The items of a history that the model looks at, at most.
+        width: Of a query.
+        wants: The columns that the model reads beside `item_ids`.
+    """
+
+    def __init__(self, model: SequenceModel, *, is_final: bool = False) -> None:
         """Takes the model.
 
         Args:
@@ -39,35 +47,44 @@ class Encoder:
         if keras.backend.backend() == "jax":
             self._encode = _shared_for_jax(model, is_final)
         else:
-            self._encode = compiled(model, lambda item_ids: model.encode({"item_ids": item_ids}))
-        self.max_length = model.settings.max_length
+            self._encode = compiled(model, model.encode)
+        self.max_length = model.max_length
         self.width = model.settings.width
+        self.wants = model.wants
 
-    def __call__(self, windows: Ids) -> npt.NDArray[np.float32]:
-        """The query of each window.
+    def __call__(self, columns: Columns) -> Queries:
+        """The query of each history.
 
         Args:
-            windows: int32[rows, length], left-aligned, 0 after the end; length <= max_length.
+            columns: Of at most `max_length` positions.
 
         Returns:
-            float32[rows, width]; zeros for an empty window.
+            float32[rows, width]; zeros for an empty history.
         """
-        queries = np.zeros((len(windows), self.width), dtype=np.float32)
-        # Windows of about one length share a block, which is as long as the longest of them.
-        by_length = np.argsort(np.count_nonzero(windows, axis=1), kind="stable")
-        for start in range(0, len(windows), ROW_SIZES[-1]):
+        inputs = columns.inputs(self.wants)
+        queries = np.zeros((columns.num_rows, self.width), dtype=np.float32)
+        # Histories of about one length share a block, which is as long as the longest of them.
+        lengths = columns.lengths
+        by_length = np.argsort(lengths, kind="stable")
+        for start in range(0, columns.num_rows, ROW_SIZES[-1]):
             chosen = by_length[start : start + ROW_SIZES[-1]]
-            queries[chosen] = self._encode(self._padded(windows[chosen]))[: len(chosen)]
+            block = {name: array[chosen] for name, array in inputs.items()}
+            padded = self._padded(block, len(chosen), int(lengths[chosen].max()))
+            queries[chosen] = self._encode(padded)[: len(chosen)]
         return queries
 
-    def _padded(self, block: Ids) -> Ids:
-        """The block in the smallest of the shapes that holds it."""
-        is_used = np.flatnonzero(block.any(axis=0))
-        used = int(is_used[-1]) + 1 if len(is_used) else 1
-        rows = next(size for size in ROW_SIZES if size >= len(block))
+    def _padded(self, block: Arrays, num_rows: int, used: int) -> dict[str, npt.NDArray[Any]]:
+        """The block's first `used` positions in the smallest of the shapes that holds them.
+
+        What is added is padding: rows and positions without an item, whose other columns are
+        never read.
+        """
+        rows = next(size for size in ROW_SIZES if size >= num_rows)
         length = next(size for size in lengths_of(self.max_length) if size >= used)
-        padded = np.zeros((rows, length), dtype=np.int32)
-        padded[: len(block), :used] = block[:, :used]
+        padded = {}
+        for name, array in block.items():
+            padded[name] = np.zeros((rows, length), dtype=array.dtype)
+            padded[name][:num_rows, :used] = array[:, :used]
         return padded
 
 
@@ -81,7 +98,7 @@ def lengths_of(max_length: int) -> list[int]:
     return [*lengths, max_length]
 
 
-def compiled(model: SASRec, function: Callable[..., Any]) -> Callable[..., npt.NDArray[Any]]:
+def compiled(model: SequenceModel, function: Callable[..., Any]) -> Callable[..., npt.NDArray[Any]]:
     """`function`, which reads the model's variables, compiled once for each shape of its arrays.
 
     Its arguments are NumPy arrays or dicts of them. The variables are read anew at every call, so
@@ -95,33 +112,34 @@ def compiled(model: SASRec, function: Callable[..., Any]) -> Callable[..., npt.N
     return compilers[keras.backend.backend()](model, function)
 
 
-def _shared_for_jax(model: SASRec, is_final: bool) -> Callable[[Ids], npt.NDArray[np.float32]]:
+def _shared_for_jax(model: SequenceModel, is_final: bool) -> Callable[[Arrays], Queries]:
     """`model.encode`, compiled once for each shape and for all models of the same make."""
     import jax
 
     variables = model.variables
-    signature = tuple((tuple(each.shape), each.dtype) for each in variables)
-    make = (model.settings.model_dump_json(), model.dtype_policy.name, signature)
+    signature = tuple((tuple(variable.shape), variable.dtype) for variable in variables)
+    kinds = (type(model.encoder), type(model.tower))
+    make = (kinds, model.settings.model_dump_json(), model.dtype_policy.name, signature)
     executables = _shared.setdefault(make, _Executables())
-    final_values = [each.value for each in variables] if is_final else None
+    final_values = [variable.value for variable in variables] if is_final else None
 
-    def encode(values: list[Any], item_ids: Any) -> Any:
+    def encode(values: list[Any], inputs: Arrays) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return model.encode({"item_ids": item_ids})
+            return model.encode(inputs)
 
-    def call(item_ids: Ids) -> npt.NDArray[np.float32]:
-        values = final_values or [each.value for each in variables]
-        if item_ids.shape not in executables:
+    def call(inputs: Arrays) -> Queries:
+        values = final_values or [variable.value for variable in variables]
+        shape = inputs["item_ids"].shape
+        if shape not in executables:
             # Compiled ahead: what `jit` keeps would hold the model and its weights.
-            lowered = jax.jit(encode).lower(values, item_ids)
-            executables[item_ids.shape] = lowered.compile()
-        return np.asarray(executables[item_ids.shape](values, item_ids))
+            executables[shape] = jax.jit(encode).lower(values, inputs).compile()
+        return np.asarray(executables[shape](values, inputs), dtype=np.float32)
 
     return call
 
 
 def _compiled_for_jax(
-    model: SASRec, function: Callable[..., Any]
+    model: SequenceModel, function: Callable[..., Any]
 ) -> Callable[..., npt.NDArray[Any]]:
     import jax
 
@@ -131,13 +149,13 @@ def _compiled_for_jax(
             return function(*arrays)
 
     def call(*arrays: Any) -> npt.NDArray[Any]:
-        return np.asarray(stateless([each.value for each in model.variables], *arrays))
+        return np.asarray(stateless([variable.value for variable in model.variables], *arrays))
 
     return call
 
 
 def _compiled_for_tensorflow(
-    model: SASRec, function: Callable[..., Any]
+    model: SequenceModel, function: Callable[..., Any]
 ) -> Callable[..., npt.NDArray[Any]]:
     import tensorflow as tf
 
@@ -150,7 +168,7 @@ def _compiled_for_tensorflow(
 
 
 def _without_gradient_for_torch(
-    model: SASRec, function: Callable[..., Any]
+    model: SequenceModel, function: Callable[..., Any]
 ) -> Callable[..., npt.NDArray[Any]]:
     import torch
 

@@ -1,92 +1,26 @@
-"""Fast paths for attention, dropout and layer normalisation, each equal to a plain expression.
+"""Causal attention within segments, by the fastest equal path for the device.
 
-Written once on `keras.ops`, so that they serve every backend. What makes them fast on a CPU:
-attention is worked through a few rows at a time so that its score matrices stay in cache, skips
-the half that causality forbids and keeps only the log-sum-exp for its backward pass (Dao et al.,
-"FlashAttention", 2022, algorithms 1 and 4); dropout's bits come from an integer hash of a counter;
-sums along the width are products with a vector of ones, three times as fast as XLA's reduction.
+On a CPU attention is worked through a few rows at a time so that its score matrices stay in cache,
+skips the half that causality forbids and keeps only the log-sum-exp for its backward pass (Dao et
+al., "FlashAttention", 2022, algorithms 1 and 4). On an accelerator it is the backend's fused one.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
-from segue.model.loops import scan
-
-Tensor = Any  # a backend's array: jax.Array, torch.Tensor or tf.Tensor
-
-# Rows of the causal triangle that one step of attention handles, at most; the keys beyond it are
-# skipped.
-QUERY_BLOCK = 64
-# Score entries that stay in a core's cache while a chunk of rows is worked through.
-CHUNK_ENTRIES = 600_000
-# Logits that exist at once: about 8 MB in float32.
-LOGIT_ENTRIES = 2_000_000
-# Far below any score, yet finite: a row of nothing but this still has a soft maximum.
-MASKED = -1e9
-
-
-def largest_divisor(total: int, limit: int) -> int:
-    """The largest divisor of `total` that is at most `limit` (at least 1)."""
-    return next(each for each in range(max(1, min(total, limit)), 0, -1) if total % each == 0)
-
-
-def _hash(values: Tensor) -> Tensor:
-    """int32 -> int32, well mixed: the finaliser of "lowbias32" (C. Wellons, 2018)."""
-
-    def shifted(x: Tensor, bits: int) -> Tensor:
-        # int32 shifts arithmetically; the mask makes the shift logical.
-        return ops.bitwise_and(ops.right_shift(x, bits), (1 << (32 - bits)) - 1)
-
-    values = ops.bitwise_xor(values, shifted(values, 16))
-    values = values * 0x7FEB352D
-    values = ops.bitwise_xor(values, shifted(values, 15))
-    values = values * (0x846CA68B - (1 << 32))
-    return ops.bitwise_xor(values, shifted(values, 16))
-
-
-def dropout_key(seed_state: Tensor) -> Tensor:
-    """One int32 from a seed generator's `[seed, counter]`."""
-    state = ops.cast(seed_state, "int32")
-    return _hash(state[0] + _hash(state[1] + 1))
-
-
-def keep_mask(keys: Tensor, count: int, rate: float) -> Tensor:
-    """Which of `count` positions dropout keeps, for each key.
-
-    Args:
-        keys: int32[n], one independent stream each.
-        count: positions in a stream.
-        rate: the probability of a drop, in [0, 1).
-
-    Returns:
-        bool[n, count], True with probability 1 - rate.
-    """
-    counters = ops.arange(count, dtype="int32") * (0x9E3779B1 - (1 << 32))
-    bits = _hash(ops.expand_dims(counters, 0) + ops.expand_dims(keys, 1))
-    return ops.bitwise_and(bits, 0x7FFFFFFF) >= int(rate * (1 << 31))
-
-
-def row_keys(key: Tensor, rows: Any) -> Tensor:
-    """int32[rows] independent streams from one key."""
-    return _hash(ops.arange(rows, dtype="int32") * 0x632BE59B + key)
-
-
-def dropout(inputs: Tensor, rate: float, key: Tensor) -> Tensor:
-    """Inverted dropout (Srivastava et al., 2014) of `inputs` [rows, ...] with hashed bits."""
-    row_size = _size(inputs.shape[1:])
-    is_kept = keep_mask(row_keys(key, ops.shape(inputs)[0]), row_size, rate)
-    is_kept = ops.reshape(is_kept, (-1, *inputs.shape[1:]))
-    return ops.where(is_kept, inputs * (1.0 / (1.0 - rate)), ops.zeros_like(inputs))
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for each in shape:
-        size *= each
-    return size
+from segue.model.kernels.device import (
+    MASKED,
+    block_sizes,
+    is_accelerated,
+    largest_divisor,
+    prefers_own_kernels,
+)
+from segue.model.kernels.hashed_dropout import keep_mask
+from segue.model.kernels.loops import scan
+from segue.model.kernels.normalisation import row_sum
+from segue.model.kernels.tensors import Tensor
 
 
 def attention(
@@ -100,57 +34,17 @@ def attention(
     """`plain_attention`, by the fastest equal path for this backend, device and shape."""
     if query.shape[0] is not None and prefers_own_kernels():
         return chunked_attention(query, key, value, segment_ids, rate, row_keys)
+    if not rate and is_accelerated():  # the fused ones drop out no weights
+        return fused_attention(query, key, value, segment_ids)
     return plain_attention(query, key, value, segment_ids, rate, row_keys)
 
 
-def prefers_own_kernels() -> bool:
-    """Whether what is tuned for a CPU pays: on XLA's CPU; PyTorch and accelerators fuse better."""
-    # TensorFlow traces with open dimensions, which chunks and products with ones cannot have.
-    if keras.backend.backend() != "jax":  # Keras lists no devices for PyTorch
-        return False
-    return str(keras.distribution.list_devices()[0]).startswith("cpu")
-
-
-def row_sum(array: Tensor) -> Tensor:
-    """The sum along the last axis, which is kept: float[..., width] -> float[..., 1]."""
-    if prefers_own_kernels():
-        return ops.matmul(array, ops.ones((array.shape[-1], 1), dtype=array.dtype))
-    return ops.sum(array, axis=-1, keepdims=True)
-
-
-def layer_norm(inputs: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
-    """Layer normalisation (Ba et al., 2016) over the last axis, its gradient by hand.
-
-    With h = (x - mean) / deviation and dh = dy * scale, the gradient of each row is
-    dx = (dh - mean(dh) - h mean(dh h)) / deviation.
-
-    Args:
-        inputs: float[..., width].
-        scale, shift: float[width].
-        epsilon: added to the variance.
-    """
-    width = inputs.shape[-1]
-
-    def mean(array: Tensor) -> Tensor:
-        return row_sum(array) * (1.0 / width)
-
-    def over_rows(array: Tensor) -> Tensor:
-        return ops.sum(ops.reshape(array, (-1, width)), axis=0)
-
-    def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Any]:
-        centred = inputs - mean(inputs)
-        inverse = ops.rsqrt(mean(ops.square(centred)) + epsilon)
-        normal = centred * inverse
-
-        def backward(*arguments: Any, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
-            slope = arguments[0] if upstream is None else upstream
-            scaled = slope * scale
-            part = mean(scaled) + normal * mean(scaled * normal)
-            return inverse * (scaled - part), over_rows(slope * normal), over_rows(slope)
-
-        return normal * scale + shift, backward
-
-    return ops.custom_gradient(normalise)(inputs, scale, shift)
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, segment_ids: Tensor) -> Tensor:
+    """`plain_attention` without dropout, by the backend's fused attention."""
+    length = query.shape[1]
+    is_visible = _is_visible(segment_ids, 0, length)[:, None]
+    as_one_head = (array[:, :, None, :] for array in (query, key, value))
+    return ops.dot_product_attention(*as_one_head, mask=is_visible)[:, :, 0]
 
 
 def plain_attention(
@@ -195,7 +89,9 @@ def chunked_attention(
 ) -> Tensor:
     """`plain_attention` for a CPU: a few of the n at a time, nothing of [length, length] kept."""
     n, length, width = query.shape
-    size = largest_divisor(n, max(1, CHUNK_ENTRIES // (length * min(length, QUERY_BLOCK))))
+    sizes = block_sizes()
+    of_a_row = length * min(length, sizes.attention_queries)
+    size = largest_divisor(n, max(1, sizes.attention_scores // of_a_row))
     scale = width**-0.5
     streams = ops.zeros((n,), dtype="int32") if row_keys is None else row_keys
 
@@ -300,7 +196,7 @@ def _added(total: Tensor, part: Tensor) -> Tensor:
 
 def _query_blocks(length: int) -> list[tuple[int, int]]:
     """Blocks of about one size: a short one at the end would cost nearly as much as a whole one."""
-    count = -(-length // QUERY_BLOCK)
+    count = -(-length // block_sizes().attention_queries)
     size = -(-length // count)
     return [(at, min(at + size, length)) for at in range(0, length, size)]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-Tensor = Any
+from segue.model.kernels.tensors import Tensor
 
 
 def scan(
