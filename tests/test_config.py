@@ -7,19 +7,26 @@ from pydantic import BaseModel
 
 from segue.config import (
     DEFAULT_PRESET,
+    ENCODERS,
+    LOSSES,
     PRESETS,
+    TOWERS,
     Config,
-    DropoutPlace,
     LossConfig,
     ModelConfig,
+    Registry,
+    TowerConfig,
     TrainingConfig,
+    config_of_run,
     load_preset,
     preset_text,
 )
 from segue.errors import ConfigError
+from segue.model.encoders.transformer import DropoutPlace
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelConfig,
+    "items": TowerConfig,
     "loss": LossConfig,
     "training": TrainingConfig,
 }
@@ -60,8 +67,14 @@ def test_no_preset_penalises_the_item_table(name: str) -> None:
 
 
 def test_no_two_sections_share_a_field_name() -> None:
-    names = [field for section in SECTIONS.values() for field in section.model_fields]
-    assert len(names) == len(set(names))
+    homes: dict[str, set[str]] = {}
+    for section, registry in (("model", ENCODERS), ("items", TOWERS), ("loss", LOSSES)):
+        for name in registry.names():
+            for field in registry[name].Settings.model_fields:
+                homes.setdefault(field, set()).add(section)
+    for field in TrainingConfig.model_fields:
+        homes.setdefault(field, set()).add("training")
+    assert {field: where for field, where in homes.items() if len(where) > 1} == {}
 
 
 def test_the_sections_are_those_of_a_configuration() -> None:
@@ -79,7 +92,7 @@ def test_settings_leave_everything_else_as_it_was() -> None:
     after = before.with_settings(["epochs=5", "loss=gbce", "model.width=64"])
     expected = before.model_dump()
     expected["training"]["epochs"] = 5
-    expected["loss"]["loss"] = "gbce"
+    expected["loss"] |= {"loss": "gbce", "gbce_t": 0.75}
     expected["model"]["width"] = 64
     assert after.model_dump() == expected
     assert before == PRESETS["sasrec-paper"]
@@ -145,7 +158,6 @@ def test_a_setting_without_key_or_value_is_refused(setting: str) -> None:
         ("seed=2147483648", "training.seed", "2147483648"),
         ("encoder=gru", "model.encoder", "'gru'"),
         ("loss=hinge", "loss.loss", "'hinge'"),
-        ("gbce_t=1.5", "loss.gbce_t", "1.5"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name_and_value(
@@ -166,7 +178,66 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 
 def test_negatives_shared_by_a_batch_cannot_spare_one_users_history() -> None:
     with pytest.raises(ConfigError, match="exclude_history=true cannot hold with"):
-        Config().with_settings(["negatives_per=batch", "exclude_history=true"])
+        Config().with_settings(["loss=bce", "negatives_per=batch", "exclude_history=true"])
+
+
+def test_a_setting_of_another_loss_is_refused_with_the_losses_that_have_it():
+    with pytest.raises(ConfigError, match="unknown setting 'gbce_t', which belongs to loss=gbce;"):
+        Config().with_settings(["gbce_t=0.5"])
+    with pytest.raises(ConfigError, match=r"--set .*: loss.gbce_t: .*got 1\.5"):
+        Config().with_settings(["loss=gbce", "gbce_t=1.5"])
+
+
+def test_another_encoder_takes_over_what_it_has_of_the_settings_and_leaves_the_rest():
+    after = load_preset("sasrec").with_settings(["encoder=gru4rec", "width=32"])
+    assert (after.model.encoder, after.model.width, after.model.dropout) == ("gru4rec", 32, 0.3)
+    assert "positions" not in after.model.model_dump()
+
+
+def test_a_registry_refuses_an_unknown_name_with_the_known_ones():
+    registry: Registry[str] = Registry("colour", "json")
+    registry.register("red")("#f00")
+    assert registry["red"] == "#f00"
+    with pytest.raises(ConfigError, match=r"^colour must be one of red, got 'blue'$"):
+        registry["blue"]
+
+
+# What version 0.1 wrote into config.json, for every encoder and loss alike.
+STORED_BY_0_1 = {
+    "name": "gru4rec",
+    "model": {
+        "encoder": "gru4rec",
+        "max_length": 200,
+        "width": 128,
+        "num_blocks": 1,
+        "num_heads": 1,
+        "feedforward_width": None,
+        "positions": "learned",
+        "scale_embedding": True,
+        "dropout": 0.2,
+        "dropout_places": None,
+    },
+    "loss": {
+        "loss": "softmax",
+        "negatives": 1,
+        "sampling": "uniform",
+        "negatives_per": "target",
+        "exclude_history": False,
+        "gbce_t": 0.75,
+        "l2": 0.0,
+    },
+    "training": {"epochs": 20},
+}
+
+
+def test_a_configuration_that_version_0_1_stored_is_read():
+    assert config_of_run(STORED_BY_0_1) == load_preset("gru4rec")
+
+
+def test_a_stored_configuration_with_an_unknown_setting_is_refused():
+    model = {**STORED_BY_0_1["model"], "heads": 2}
+    with pytest.raises(ValueError, match="heads"):
+        config_of_run({**STORED_BY_0_1, "model": model})
 
 
 def test_a_message_names_the_settings_however_they_are_given() -> None:
@@ -197,7 +268,7 @@ def test_a_preset_file_may_name_another_base_and_itself(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match="unknown preset 'sasrek'; the presets are tutorial, "):
+    with pytest.raises(ConfigError, match="unknown preset 'sasrek'; the presets are sasrec, "):
         load_preset("sasrek")
 
 
@@ -216,8 +287,8 @@ def test_a_missing_preset_file_is_refused(tmp_path: Path) -> None:
         ("name = 3", "name: .*got 3"),
         ("[model]\nnum_heads = 3", "model: width=128 is not a multiple of num_heads=3"),
         ("epochs 3", "cannot read the preset file .*line 1"),
-        ('base = "sasrek"', "base = 'sasrek'; the presets are tutorial, "),
-        ("base = [1]", r"base = \[1\]; the presets are tutorial, "),
+        ('base = "sasrek"', "base = 'sasrek'; the presets are sasrec, "),
+        ("base = [1]", r"base = \[1\]; the presets are sasrec, "),
     ],
 )
 def test_a_preset_file_that_is_wrong_is_refused_in_one_line(
@@ -241,22 +312,23 @@ def test_a_preset_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     "setting", ["num_heads=2", "feedforward_width=64", "positions=both", "positions=from_end"]
 )
 def test_a_recurrent_encoder_refuses_what_it_has_not(setting):
-    with pytest.raises(ConfigError, match=r"mean nothing to encoder=gru4rec.*leave them at 1"):
+    field = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"unknown setting '{field}', which belongs to encoder="):
         load_preset("gru4rec").with_settings([setting])
 
 
 @pytest.mark.parametrize("place", ["attention", "attended", "inner"])
 def test_a_recurrent_encoder_refuses_dropout_where_it_has_nothing(place):
-    with pytest.raises(ConfigError, match="gru4rec has not; it has embedding and output"):
+    with pytest.raises(ConfigError, match=f"should be 'embedding' or 'output', got '{place}'"):
         load_preset("gru4rec").with_settings([f'dropout_places=["{place}"]'])
 
 
 def test_dropout_is_where_the_encoder_has_it_unless_places_are_named():
     def places(**settings):
         config = ModelConfig(dropout=0.4, **settings)
-        rates = {each: config.dropout_at(each) for each in get_args(DropoutPlace)}
+        rates = {place: config.dropout_at(place) for place in get_args(DropoutPlace)}
         assert set(rates.values()) <= {0.0, 0.4}
-        return [each for each, rate in rates.items() if rate]
+        return [place for place, rate in rates.items() if rate]
 
     assert places() == places(encoder="esasrec") == ["embedding", "attention", "attended", "output"]
     # As the code of Kang & McAuley: modules.py drops out the weights and the feed-forward's two

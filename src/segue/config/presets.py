@@ -65,9 +65,7 @@ def load_preset(name_or_path: str | Path) -> Config:
     document = _document(path)
     base = document.pop("base", DEFAULT_PRESET)
     if not isinstance(base, str) or base not in PRESETS:
-        raise ConfigError(
-            f"{path} builds on base = {base!r}; the presets are {', '.join(PRESETS)}"
-        )
+        raise ConfigError(f"{path} builds on base = {base!r}; the presets are {', '.join(PRESETS)}")
     changes = {"name": path.stem, **document}
     return validated(merged(PRESETS[base].model_dump(), changes), str(path))
 

@@ -1,13 +1,14 @@
 """The settings of a training, frozen: model, items, loss, training.
 
-The fields of `model`, `items` and `loss` depend on which encoder, tower and loss are chosen: each of
-these brings settings of its own, which `ModelConfig(encoder="esasrec", ...)` finds by the name.
+The fields of `model`, `items` and `loss` depend on which encoder, tower and loss are chosen: each
+brings settings of its own, which `ModelConfig(encoder="esasrec", ...)` finds by the name.
 Every field name is unique across the sections, so `--set epochs=5` and `--set training.epochs=5`
 mean the same.
 """
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -49,10 +50,8 @@ class ChosenSection(Section):
     def __new__(cls, **values: Any) -> "ChosenSection":
         """An instance of the class that the values choose."""
         if cls._is_open():
-            try:
+            with suppress(ConfigError):  # validation, which follows, refuses an unknown choice
                 cls = cls.chosen_by(values)
-            except ConfigError:
-                pass  # the validation that follows says so, with the place of the value
         return super().__new__(cls)
 
     @classmethod
@@ -287,9 +286,7 @@ def validated(document: Mapping[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: {message}") from None
 
 
-def _sections(
-    document: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, type[Section]]:
+def _sections(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, type[Section]]:
     """The classes of a configuration's sections, as the document and then the settings choose."""
     sections: dict[str, type[Section]] = {}
     for name, section in OPEN_SECTIONS.items():
@@ -325,14 +322,14 @@ def _locate(key: str, sections: Mapping[str, type[Section]]) -> tuple[str, str]:
 
 
 def _owners(field: str) -> str:
-    """Which encoders, towers or losses have the field, in brackets; "" where none has."""
+    """Which encoders, towers or losses have the field; "" where none has."""
     owners = [
         f"{section.key}={name}"
         for section in OPEN_SECTIONS.values()
         for name in section.choices.names()
         if field in section.choices[name].Settings.model_fields
     ]
-    return f" (only {', '.join(owners)} has it)" if owners else ""
+    return f", which belongs to {' and '.join(owners)}" if owners else ""
 
 
 def _names_of(sections: Mapping[str, type[Section]]) -> list[str]:

@@ -35,6 +35,8 @@ class SASRec(SequenceModel):
     assigns `log_expected` from `NegativeSampler.log_expected`.
     """
 
+    _has_keras_loss = False
+
     def __init__(
         self,
         num_items: int,
@@ -44,7 +46,6 @@ class SASRec(SequenceModel):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._has_keras_loss = False
         super().__init__(
             num_items,
             ModelConfig.model_validate({} if config is None else config),

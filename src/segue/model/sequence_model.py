@@ -172,9 +172,7 @@ class SequenceModel(keras.Model):
             )
         segment_ids = self.segment_ids(inputs)
         vectors = self.tower.vectors(inputs["item_ids"])
-        return self.encoder.attention_at(
-            vectors, inputs, segment_ids, _last_positions(segment_ids)
-        )
+        return self.encoder.attention_at(vectors, inputs, segment_ids, _last_positions(segment_ids))
 
     def loss_of(
         self,

@@ -1,6 +1,6 @@
 """GRU4Rec (Hidasi et al., ICLR 2016): recurrent layers over the items of a history."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 from keras import ops
@@ -11,6 +11,8 @@ from segue.model.encoders.protocol import Inputs
 from segue.model.kernels.tensors import Tensor
 from segue.model.layers import Dropout, as_mask, at_positions
 
+DropoutPlace = Literal["embedding", "output"]
+
 
 class GRU4RecConfig(ModelConfig):
     """The settings of `gru4rec`, which has neither heads, nor a feed-forward, nor positions."""
@@ -19,13 +21,14 @@ class GRU4RecConfig(ModelConfig):
     scale_embedding: bool = Field(
         default=True, description="item embeddings times sqrt(width) at the input"
     )
-    dropout_places: tuple[Literal["embedding", "output"], ...] = Field(
-        default=("embedding", "output"), strict=False, description="embedding, output"
+    dropout_places: tuple[DropoutPlace, ...] | None = Field(
+        default=None, strict=False, description="embedding, output; None: both"
     )
 
-    def dropout_at(self, place: Literal["embedding", "output"]) -> float:
+    def dropout_at(self, place: DropoutPlace) -> float:
         """The rate at that place, 0 where nothing is dropped out."""
-        return self.dropout if place in self.dropout_places else 0.0
+        places = get_args(DropoutPlace) if self.dropout_places is None else self.dropout_places
+        return self.dropout if place in places else 0.0
 
 
 class RecurrentBlock(keras.layers.Layer):

@@ -3,6 +3,8 @@
 JAX's own random bits take a fifth of a step on a CPU.
 """
 
+from typing import Any
+
 from keras import ops
 
 from segue.model.kernels.tensors import Tensor
