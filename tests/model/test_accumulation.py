@@ -5,10 +5,10 @@ from typing import get_args
 import keras
 import numpy as np
 import pytest
+from segue.model.sasrec import SASRec
 
 from segue.config import DropoutPlace, LossConfig, ModelConfig
 from segue.model import accumulation
-from segue.model.sasrec import SASRec
 from segue.model.weights import to_numpy
 
 pytestmark = pytest.mark.skipif(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from segue.model import kernels
+from segue.model.kernels import hashed_dropout, normalisation, segment_attention
 
 ROWS, LENGTH, WIDTH = 6, 150, 8  # more than two query blocks, the last one short
 
@@ -41,7 +41,11 @@ def attention_by_hand(query, key, value, segment_ids, is_kept=None, rate=0.0):
     return output
 
 
-PATHS = [kernels.plain_attention, kernels.chunked_attention, kernels.attention]
+PATHS = [
+    segment_attention.plain_attention,
+    segment_attention.chunked_attention,
+    segment_attention.attention,
+]
 
 
 @pytest.mark.parametrize("attend", PATHS)
@@ -56,13 +60,13 @@ def test_attention_equals_the_formula_worked_position_by_position(attend):
 def test_chunked_attention_has_the_gradients_of_the_plain_one(value_and_gradients, rate):
     query, key, value, slope = arrays()
     weight = ops.convert_to_tensor(slope)
-    streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
+    streams = hashed_dropout.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
 
     def total(attend):
         return lambda q, k, v: ops.sum(attend(q, k, v, segments(), rate, streams) * weight)
 
-    expected = value_and_gradients(total(kernels.plain_attention), query, key, value)
-    received = value_and_gradients(total(kernels.chunked_attention), query, key, value)
+    expected = value_and_gradients(total(segment_attention.plain_attention), query, key, value)
+    received = value_and_gradients(total(segment_attention.chunked_attention), query, key, value)
     assert received[0] == pytest.approx(expected[0], abs=2e-3)
     for ours, plain in zip(received[1], expected[1], strict=True):
         np.testing.assert_allclose(ours, plain, atol=1e-5)
@@ -73,7 +77,7 @@ def test_the_gradient_of_chunked_attention_equals_finite_differences(value_and_g
     weight = ops.convert_to_tensor(slope)
     segment_ids = segments()
     _, slopes = value_and_gradients(
-        lambda q, k, v: ops.sum(kernels.chunked_attention(q, k, v, segment_ids) * weight),
+        lambda q, k, v: ops.sum(segment_attention.chunked_attention(q, k, v, segment_ids) * weight),
         query,
         key,
         value,
@@ -97,18 +101,18 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 def kept_by_block(streams, rate: float) -> list[np.ndarray]:
     """bool[rows, queries, keys] of each block of queries, the keys up to its last query."""
     return [
-        ops.convert_to_numpy(kernels._is_weight_kept(streams, start, stop, LENGTH, rate))
-        for start, stop in kernels._query_blocks(LENGTH)
+        ops.convert_to_numpy(segment_attention._is_weight_kept(streams, start, stop, LENGTH, rate))
+        for start, stop in segment_attention._query_blocks(LENGTH)
     ]
 
 
 @pytest.mark.parametrize("attend", PATHS)
 def test_attention_with_dropout_equals_the_formula_with_the_kept_weights(attend):
     query, key, value, _ = arrays()
-    streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
+    streams = hashed_dropout.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
     is_kept = np.zeros((ROWS, LENGTH, LENGTH), dtype=bool)
     blocks = kept_by_block(streams, 0.3)
-    for (start, stop), kept in zip(kernels._query_blocks(LENGTH), blocks, strict=True):
+    for (start, stop), kept in zip(segment_attention._query_blocks(LENGTH), blocks, strict=True):
         is_kept[:, start:stop, :stop] = kept
     expected = attention_by_hand(query, key, value, segments(), is_kept, 0.3)
     output = attend(*map(ops.convert_to_tensor, (query, key, value, segments())), 0.3, streams)
@@ -116,7 +120,7 @@ def test_attention_with_dropout_equals_the_formula_with_the_kept_weights(attend)
 
 
 def test_attention_drops_weights_at_its_rate_and_anew_in_each_block_of_queries():
-    streams = kernels.row_keys(ops.convert_to_tensor(np.int32(7)), 40)
+    streams = hashed_dropout.row_keys(ops.convert_to_tensor(np.int32(7)), 40)
     blocks = [each.reshape(40, -1) for each in kept_by_block(streams, 0.3)]
     for kept in blocks:
         assert kept.mean() == pytest.approx(0.7, abs=0.01)
@@ -137,13 +141,13 @@ def test_layer_norm_equals_the_formula_and_its_gradients_finite_differences(valu
     *arguments, slope = (random.normal(size=shape) for shape in shapes)
     arguments[0] *= 1e-2  # so that epsilon matters
     given = [each.astype("float32") for each in arguments]
-    output = kernels.layer_norm(*map(ops.convert_to_tensor, given), 1e-5)
+    output = normalisation.layer_norm(*map(ops.convert_to_tensor, given), 1e-5)
     expected = normalised_by_hand(*arguments, 1e-5)
     np.testing.assert_allclose(ops.convert_to_numpy(output), expected, rtol=2e-4, atol=2e-5)
 
     weight = ops.convert_to_tensor(slope.astype("float32"))
     _, slopes = value_and_gradients(
-        lambda *each: ops.sum(kernels.layer_norm(*each, 1e-5) * weight), *given
+        lambda *each: ops.sum(normalisation.layer_norm(*each, 1e-5) * weight), *given
     )
     for place, received in enumerate(slopes):
         direction = random.normal(size=shapes[place])
@@ -157,7 +161,7 @@ def test_layer_norm_equals_the_formula_and_its_gradients_finite_differences(valu
 
 
 def test_keep_mask_has_its_rate():
-    kept = ops.convert_to_numpy(kernels.keep_mask(np.arange(50, dtype="int32"), 20_000, 0.2))
+    kept = ops.convert_to_numpy(hashed_dropout.keep_mask(np.arange(50, dtype="int32"), 20_000, 0.2))
     # One million draws: the standard error of the mean is 0.0004.
     assert kept.mean() == pytest.approx(0.8, abs=0.002)
     assert np.abs(kept.mean(axis=1) - 0.8).max() < 0.015
@@ -166,15 +170,17 @@ def test_keep_mask_has_its_rate():
 
 @pytest.mark.parametrize("lag", [1, 2, 8, 50, 200, 4096])
 def test_keep_mask_is_independent_between_positions(lag):
-    kept = ops.convert_to_numpy(kernels.keep_mask(np.arange(20, dtype="int32"), 20_000, 0.5))
+    kept = ops.convert_to_numpy(hashed_dropout.keep_mask(np.arange(20, dtype="int32"), 20_000, 0.5))
     assert correlation(kept[:, lag:], kept[:, :-lag]) < 0.01
 
 
 def test_keep_mask_is_independent_between_rows_steps_and_layers():
     def bits(seed, counter):
-        key = kernels.dropout_key(ops.convert_to_tensor(np.array([seed, counter], dtype="int64")))
-        keys = kernels.row_keys(key, 8)
-        return ops.convert_to_numpy(kernels.keep_mask(keys, 20_000, 0.5))
+        key = hashed_dropout.dropout_key(
+            ops.convert_to_tensor(np.array([seed, counter], dtype="int64"))
+        )
+        keys = hashed_dropout.row_keys(key, 8)
+        return ops.convert_to_numpy(hashed_dropout.keep_mask(keys, 20_000, 0.5))
 
     first = bits(3, 0)
     assert correlation(first[:-1], first[1:]) < 0.01
@@ -185,7 +191,9 @@ def test_keep_mask_is_independent_between_rows_steps_and_layers():
 def test_dropout_keeps_the_mean_and_zeroes_the_dropped():
     inputs = np.ones((64, 50, 32), dtype="float32")
     output = ops.convert_to_numpy(
-        kernels.dropout(ops.convert_to_tensor(inputs), 0.25, ops.convert_to_tensor(np.int32(5)))
+        hashed_dropout.dropout(
+            ops.convert_to_tensor(inputs), 0.25, ops.convert_to_tensor(np.int32(5))
+        )
     )
     assert set(np.unique(output).round(6)) == {0.0, np.float32(1 / 0.75).round(6)}
     assert output.mean() == pytest.approx(1.0, abs=0.01)
@@ -205,5 +213,5 @@ def test_dropouts_bits_are_the_published_hash_on_every_backend():
     counters = np.arange(1000, dtype="uint32") * np.uint32(0x9E3779B1)
     bits = lowbias32(counters[None] + keys.view("uint32")[:, None])
     expected = (bits & np.uint32(0x7FFFFFFF)) >= 0.3 * 2**31
-    kept = kernels.keep_mask(ops.convert_to_tensor(keys), 1000, 0.3)
+    kept = hashed_dropout.keep_mask(ops.convert_to_tensor(keys), 1000, 0.3)
     np.testing.assert_array_equal(ops.convert_to_numpy(kept), expected)

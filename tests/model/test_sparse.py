@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from segue.model.sasrec import SASRec
 
 from segue.config import LossConfig, ModelConfig
-from segue.model.sasrec import SASRec
 from segue.model.sparse import LazyAdam
 from segue.model.weights import to_numpy
 

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from keras import ops
 
 from segue.config import LOSSES, DrawnLossConfig
+from segue.model.kernels.device import BlockSizes, block_sizes
 from segue.model.kernels.tensors import Tensor
 from segue.model.losses.drawn import (
     bytes_of_negatives,
@@ -28,13 +29,15 @@ class BinaryCrossEntropy:
     Settings: ClassVar[type[DrawnLossConfig]] = BinaryCrossEntropyConfig
     reads_log_expected = False
 
-    def __init__(self, settings: DrawnLossConfig) -> None:
+    def __init__(self, settings: DrawnLossConfig, sizes: BlockSizes | None = None) -> None:
+        """Takes the settings, and the block sizes; None: those of the device."""
         self.settings = settings
+        self.sizes = sizes or block_sizes()
         self.is_of_few_items = not settings.l2
 
     def bytes(self, num_items: int, positions: int, width: int) -> int:
         """As `Loss.bytes`."""
-        return bytes_of_negatives(self.settings, positions, width)
+        return bytes_of_negatives(self.settings, positions, width, self.sizes)
 
     def beta(self, num_items: int) -> float:
         """The exponent of the positive's probability."""
@@ -55,7 +58,7 @@ class BinaryCrossEntropy:
         drawn = three_axes(negatives)
         beta = self.beta(num_items or table.shape[0] - 1)
         positives = beta * ops.softplus(-positive_logits(states, table, targets)[..., 0])
-        others = ops.sum(ops.softplus(negative_logits(states, table, drawn)), axis=-1)
+        others = ops.sum(ops.softplus(negative_logits(states, table, drawn, self.sizes)), axis=-1)
         losses = (positives + others) / (1 + drawn.shape[-1])
         loss = ops.sum(shares(weights, states.dtype) * losses)
         return loss + table_penalty(self.settings.l2, table)

@@ -7,7 +7,7 @@ from keras import ops
 
 from segue.config import DrawnLossConfig
 from segue.errors import TrainingError
-from segue.model.kernels.device import block_sizes, largest_divisor
+from segue.model.kernels.device import BlockSizes, largest_divisor
 from segue.model.kernels.loops import scan
 from segue.model.kernels.normalisation import row_sum
 from segue.model.kernels.tensors import Tensor
@@ -18,16 +18,19 @@ from segue.model.losses.protocol import FLOAT_BYTES, block_span
 NEGATIVE_ARRAYS = 3
 
 
-def bytes_of_negatives(settings: DrawnLossConfig, positions: int, width: int) -> int:
+def bytes_of_negatives(
+    settings: DrawnLossConfig, positions: int, width: int, sizes: BlockSizes
+) -> int:
     """The memory that a batch's negatives take at the peak, about.
 
     Args:
         settings: How many there are, and what shares them.
         positions: Of a batch.
         width: Of the states.
+        sizes: How many vectors exist at once.
     """
     logits = positions * settings.negatives
-    vectors = block_sizes().negative_vectors if settings.negatives_per == "target" else 0
+    vectors = sizes.negative_vectors if settings.negatives_per == "target" else 0
     return NEGATIVE_ARRAYS * FLOAT_BYTES * (logits + min(vectors, logits * width))
 
 
@@ -52,18 +55,22 @@ def positive_logits(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     return row_sum(states * ops.take(table, targets, axis=0))
 
 
-def negative_logits(states: Tensor, table: Tensor, negatives: Tensor) -> Tensor:
+def negative_logits(states: Tensor, table: Tensor, negatives: Tensor, sizes: BlockSizes) -> Tensor:
     """float[rows, length, n]: the scores of each position's negatives.
 
     Args:
         states: float[rows, length, width].
         table: float[num_items + 1, width].
         negatives: int32, as `three_axes` gives them.
+        sizes: How many vectors exist at once.
     """
     if negatives.shape[1] != 1:
         width, count = states.shape[-1], negatives.shape[-1]
         ids = ops.reshape(negatives, (-1, count))
-        logits = _logits_of_own(ops.reshape(states, (-1, width)), table, ids, block_span(states))
+        size = largest_divisor(
+            block_span(states), max(1, sizes.negative_vectors // (width * count))
+        )
+        logits = _logits_of_own(ops.reshape(states, (-1, width)), table, ids, size)
         return ops.reshape(logits, (-1, *states.shape[1:-1], count))
     vectors = ops.take(table, negatives[:, 0], axis=0)
     if negatives.shape[0] == 1:
@@ -71,7 +78,7 @@ def negative_logits(states: Tensor, table: Tensor, negatives: Tensor) -> Tensor:
     return ops.matmul(states, ops.transpose(vectors, (0, 2, 1)))
 
 
-def _logits_of_own(states: Tensor, table: Tensor, item_ids: Tensor, span: int) -> Tensor:
+def _logits_of_own(states: Tensor, table: Tensor, item_ids: Tensor, size: int) -> Tensor:
     """`states[i] . table[item_ids[i, j]]`, the vectors read for a block of states at a time.
 
     They are read again for the gradient, a block at a time too: with g the slopes of the logits,
@@ -81,11 +88,10 @@ def _logits_of_own(states: Tensor, table: Tensor, item_ids: Tensor, span: int) -
         states: float[n, width].
         table: float[num_items + 1, width].
         item_ids: int32[n, k].
-        span: a divisor of n that the block's size must divide.
+        size: of a block, a divisor of n.
     """
     width, count = states.shape[-1], item_ids.shape[-1]
     num_rows = table.shape[0]
-    size = largest_divisor(span, max(1, block_sizes().negative_vectors // (width * count)))
 
     def in_blocks(array: Tensor) -> Tensor:
         return ops.reshape(array, (-1, size, array.shape[-1]))

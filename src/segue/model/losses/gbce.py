@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from segue.config import LOSSES, DrawnLossConfig
+from segue.model.kernels.device import BlockSizes
 from segue.model.losses.bce import BinaryCrossEntropy
 
 
@@ -21,8 +22,8 @@ class GeneralisedBCE(BinaryCrossEntropy):
 
     Settings: ClassVar[type[DrawnLossConfig]] = GeneralisedBCEConfig
 
-    def __init__(self, settings: GeneralisedBCEConfig) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: GeneralisedBCEConfig, sizes: BlockSizes | None = None) -> None:
+        super().__init__(settings, sizes)
         self.calibration = settings.gbce_t
 
     def beta(self, num_items: int) -> float:

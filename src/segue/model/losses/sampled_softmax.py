@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from keras import ops
 
 from segue.config import LOSSES, DrawnLossConfig
-from segue.model.kernels.device import MASKED
+from segue.model.kernels.device import MASKED, BlockSizes, block_sizes
 from segue.model.kernels.tensors import Tensor
 from segue.model.losses.drawn import (
     bytes_of_negatives,
@@ -31,14 +31,16 @@ class SampledSoftmax:
 
     Settings: ClassVar[type[DrawnLossConfig]] = SampledSoftmaxConfig
 
-    def __init__(self, settings: DrawnLossConfig) -> None:
+    def __init__(self, settings: DrawnLossConfig, sizes: BlockSizes | None = None) -> None:
+        """Takes the settings, and the block sizes; None: those of the device."""
         self.settings = settings
+        self.sizes = sizes or block_sizes()
         self.is_of_few_items = not settings.l2
         self.reads_log_expected = settings.sampling != "uniform"
 
     def bytes(self, num_items: int, positions: int, width: int) -> int:
         """As `Loss.bytes`."""
-        return bytes_of_negatives(self.settings, positions, width)
+        return bytes_of_negatives(self.settings, positions, width, self.sizes)
 
     def __call__(
         self,
@@ -54,7 +56,7 @@ class SampledSoftmax:
         """As `Loss`."""
         drawn = three_axes(negatives)
         positives = positive_logits(states, table, targets)
-        others = negative_logits(states, table, drawn)
+        others = negative_logits(states, table, drawn, self.sizes)
         if log_expected is not None:
             positives = positives - ops.take(log_expected, targets)[..., None]
             others = others - ops.take(log_expected, drawn)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from keras import ops
 
 from segue.config import LOSSES, LossConfig
-from segue.model.kernels.device import block_sizes, largest_divisor
+from segue.model.kernels.device import BlockSizes, block_sizes, largest_divisor
 from segue.model.kernels.loops import scan
 from segue.model.kernels.tensors import Tensor
 from segue.model.losses.protocol import FLOAT_BYTES, block_span, shares, table_penalty
@@ -29,13 +29,15 @@ class Softmax:
     is_of_few_items = False
     reads_log_expected = False
 
-    def __init__(self, settings: LossConfig) -> None:
+    def __init__(self, settings: LossConfig, sizes: BlockSizes | None = None) -> None:
+        """Takes the settings, and the block sizes; None: those of the device."""
         self.settings = settings
+        self.sizes = sizes or block_sizes()
 
     def bytes(self, num_items: int, positions: int, width: int) -> int:
         """As `Loss.bytes`."""
-        sizes = block_sizes()
-        return LOGIT_ARRAYS * FLOAT_BYTES * max(sizes.logits, sizes.fewest_targets * num_items)
+        logits = max(self.sizes.logits, self.sizes.fewest_targets * num_items)
+        return LOGIT_ARRAYS * FLOAT_BYTES * logits
 
     def __call__(
         self,
@@ -54,13 +56,17 @@ class Softmax:
             table,
             ops.reshape(targets, (-1,)),
             ops.reshape(shares(weights, states.dtype), (-1,)),
-            block_span(states),
+            largest_divisor(block_span(states), self._block_targets(table.shape[0])),
         )
         return loss + table_penalty(self.settings.l2, table)
 
+    def _block_targets(self, num_rows: int) -> int:
+        """Targets whose logits exist at once, at most."""
+        return max(self.sizes.fewest_targets, self.sizes.logits // num_rows)
+
 
 def cross_entropy(
-    states: Tensor, table: Tensor, targets: Tensor, weights: Tensor, span: int
+    states: Tensor, table: Tensor, targets: Tensor, weights: Tensor, size: int
 ) -> Tensor:
     """Cross-entropy over the whole catalogue, `sum_i w_i (logsumexp_j s_i.e_j - s_i.e_t)`.
 
@@ -73,11 +79,9 @@ def cross_entropy(
         table: float[num_items + 1, width].
         targets: int32[n].
         weights: float[n].
-        span: a divisor of n that the block's size must divide.
+        size: of a block, a divisor of n.
     """
     num_rows, width = table.shape
-    sizes = block_sizes()
-    size = largest_divisor(span, max(sizes.fewest_targets, sizes.logits // num_rows))
 
     def value_and_gradient(states: Tensor, table: Tensor) -> tuple[Tensor, Callable[..., Any]]:
         candidates = table[1:]

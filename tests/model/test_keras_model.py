@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from segue.config import LossConfig, ModelConfig
-from segue.model.encoder import ROW_SIZES, Encoder, compiled
+from segue.model.keras_model import SASRec
 from segue.model.layers import positions_in_segments
-from segue.model.sasrec import SASRec
 from segue.model.weights import load_weights, weights_of
 
 ITEMS, LENGTH = 30, 12
@@ -162,9 +161,9 @@ def test_positions_count_from_zero_at_the_start_of_each_segment():
 PLACES = {
     "embedding": ["embedding_dropout"],
     "attention": ["blocks.0.attention.dropout", "blocks.1.attention.dropout"],
-    "inner": ["blocks.0.feedforward.dropout", "blocks.1.feedforward.dropout"],
-    "attended": ["blocks.0.attention_dropout", "blocks.1.attention_dropout"],
-    "output": ["blocks.0.feedforward_dropout", "blocks.1.feedforward_dropout"],
+    "inner": ["blocks.0.feedforward.inner_dropout", "blocks.1.feedforward.inner_dropout"],
+    "attended": ["blocks.0.attended_dropout", "blocks.1.attended_dropout"],
+    "output": ["blocks.0.output_dropout", "blocks.1.output_dropout"],
 }
 
 
@@ -172,7 +171,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_each_place_drops_out_in_training_where_it_is_named_alone(encoder, place):
     settings = {"encoder": encoder, "dropout": 0.5, "dropout_places": (place,)}
-    model = SASRec(ITEMS, SMALL.model_copy(update=settings), seed=1)
+    model = SASRec(ITEMS, ModelConfig(**{**SMALL.model_dump(), **settings}), seed=1)
     inputs = {"item_ids": row(history(6, 9))[0]}
 
     def run():
@@ -180,7 +179,7 @@ def test_each_place_drops_out_in_training_where_it_is_named_alone(encoder, place
 
     assert np.abs(run() - run()).max() > 1e-4
     for path in PLACES[place]:
-        dropout = model
+        dropout = model.encoder
         for name in path.split("."):
             dropout = dropout[int(name)] if name.isdigit() else getattr(dropout, name)
         dropout.rate = 0.0
@@ -450,85 +449,3 @@ def test_weights_have_stable_names_and_go_back_where_they_were(model):
     load_weights(other, weights_of(model))
     items = row(history(6, 9))[0]
     np.testing.assert_array_equal(states(other, items), states(model, items))
-
-
-def test_the_encoder_pads_to_fixed_shapes_and_encodes_as_the_model_does(model):
-    encoder = Encoder(model)
-    windows = np.stack([row(history(at, at % LENGTH + 1))[0][0] for at in range(150)])
-    windows[7] = 0
-    expected = keras.ops.convert_to_numpy(model.encode({"item_ids": windows}))
-    received = encoder(windows)
-    np.testing.assert_allclose(received, expected, atol=1e-5)
-    assert not received[7].any()
-
-
-def test_the_encoder_compiles_each_shape_once():
-    if keras.backend.backend() != "jax":
-        pytest.skip("counts JAX's traces")
-    model = SASRec(ITEMS, ModelConfig(max_length=40, width=8, num_blocks=1))
-    traced = []
-
-    def count(item_ids):
-        traced.append(item_ids.shape)
-        return model.encode({"item_ids": item_ids})
-
-    encoder = Encoder(model)
-    encoder._encode = compiled(model, count)
-    for rows in (1, 2, 5, 8, 30, 128, 300):
-        for length in (1, 16, 17, 33, 40):
-            encoder(np.ones((rows, length), dtype="int32"))
-    assert sorted(set(traced)) == sorted(traced)
-    assert set(traced) <= {(rows, length) for rows in ROW_SIZES for length in (16, 32, 40)}
-
-
-def test_short_windows_among_long_ones_are_encoded_apart_from_them():
-    model = SASRec(ITEMS, ModelConfig(max_length=40, width=8, num_blocks=1), seed=3)
-    windows = np.random.default_rng(0).integers(1, ITEMS + 1, (256, 40)).astype("int32")
-    windows[::2, 9:] = 0
-    encoder = Encoder(model)
-    alone = np.concatenate([encoder(window[None]) for window in windows])
-    encode, shapes = encoder._encode, []
-    encoder._encode = lambda item_ids: shapes.append(item_ids.shape) or encode(item_ids)
-    np.testing.assert_allclose(encoder(windows), alone, atol=1e-5)
-    assert shapes == [(128, 16), (128, 40)]
-
-
-def test_models_of_one_make_share_what_was_compiled_but_not_their_weights():
-    if keras.backend.backend() != "jax":
-        pytest.skip("counts JAX's compilations")
-    import jax
-
-    compiled_for: list[str] = []
-
-    def listen(event: str, seconds: float, **_: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled_for.append(event)
-
-    window = row(history(6, 9))[0]
-    first, second = (SASRec(ITEMS, SMALL, seed=seed) for seed in (1, 2))
-    encoders = [Encoder(first), Encoder(second, is_final=True)]
-    encoders[0](window)
-    # What Keras computes one by one is compiled here, before anything is counted.
-    expected = [keras.ops.convert_to_numpy(m.encode({"item_ids": window})) for m in (first, second)]
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        received = [encoder(window) for encoder in encoders]
-        assert compiled_for == []
-        Encoder(SASRec(ITEMS + 1, SMALL))(window)  # of another make
-        assert compiled_for
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    np.testing.assert_allclose(received[0], expected[0], atol=1e-5)
-    np.testing.assert_allclose(received[1], expected[1], atol=1e-5)
-    assert not np.allclose(received[0], received[1], atol=1e-2)
-
-
-def test_an_encoder_of_a_model_in_training_follows_its_weights(model):
-    window = row(history(6, 9))[0]
-    encoder = Encoder(model)
-    before = encoder(window)
-    model.item_embedding.table.assign(-model.item_embedding.table)
-    after = encoder(window)
-    expected = keras.ops.convert_to_numpy(model.encode({"item_ids": window}))
-    np.testing.assert_allclose(after, expected, atol=1e-5)
-    assert not np.allclose(before, after, atol=1e-3)

@@ -8,7 +8,7 @@ from segue.config import ModelConfig, load_preset
 from segue.data.splits import leave_one_out
 from segue.data.synthetic import markov_log
 from segue.fitting import fit
-from segue.model.sasrec import SASRec
+from segue.model.keras_model import SASRec
 from segue.model.weights import load_weights, weights_of
 
 ITEMS, LENGTH, WIDTH = 30, 12, 5
@@ -89,7 +89,7 @@ def test_each_layers_output_is_dropped_out_in_training_alone(model):
         return keras.ops.convert_to_numpy(outputs)[0, :4]
 
     whole = run(training=False)
-    model.blocks[-1].dropout.rate = 0.5
+    model.encoder.blocks[-1].dropout.rate = 0.5
     np.testing.assert_array_equal(run(training=False), whole)
     dropped = run(training=True)
     is_kept = dropped != 0
