@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from segue.data.columns import ITEM, TIME, USER, find_columns
 from segue.data.histories import Histories
 from segue.data.log import InteractionLog, read_log
 from segue.data.readers import PARQUET_SUFFIXES, open_table
+from segue.data.roles import ITEM, TIME, USER, find_columns
 from segue.errors import DataError, OutputError
 from segue.recommender import Recommender, check_k
 

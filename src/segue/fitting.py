@@ -11,10 +11,10 @@ import polars as pl
 
 from segue.artifact import Run, check_catalogue
 from segue.config import DEFAULT_PRESET, Config, load_preset
-from segue.data.columns import ITEM
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.log import InteractionLog
+from segue.data.roles import ITEM
 from segue.data.splits import HeldOut, Split, no_split
 from segue.errors import DataError
 from segue.evaluation.metrics import summarize

@@ -1,8 +1,9 @@
 """The histories of a run, in Parquet, written and read a block at a time.
 
-One row per interaction, user after user, each user's in time order: the outside ids, the timestamp,
-the weight where the log has one, and the part of the split, as text. A user without interactions
-has one row, null but for the user. How the log was split stands in the file's own metadata.
+One row per interaction, user after user, each user's in time order: the outside ids, the timestamp
+and the weight where the log has them, and the part of the split, as text. A user without
+interactions has one row, null but for the user. How the log was split, and the unit of its times,
+are in the file's own metadata.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ from polars.io.plugins import register_io_source
 from pydantic import BaseModel, ConfigDict
 
 from segue.artifact.tables import ID_TYPES, ColumnTypes, refuse_other_types, scan
-from segue.data.columns import ITEM, TIME, USER, WEIGHT
 from segue.data.histories import Histories
+from segue.data.roles import ITEM, TIME, USER, WEIGHT
 from segue.data.splits import PART_NAMES, Split
+from segue.data.times import TimeUnit
 from segue.data.vocabulary import Vocabulary
 
 BLOCK_ROWS = 2**18
@@ -28,10 +30,12 @@ PART = "part"
 TYPES: ColumnTypes = {
     USER.name: ID_TYPES,
     ITEM.name: ID_TYPES,
-    TIME.name: (pl.Int64(), pl.Float64(), pl.Datetime("us")),
     PART: (pl.String(),),
 }
-WEIGHT_TYPES: ColumnTypes = {WEIGHT.name: (pl.Float32(),)}
+OPTIONAL_TYPES: ColumnTypes = {
+    TIME.name: (pl.Int64(), pl.Float64(), pl.Datetime("us")),
+    WEIGHT.name: (pl.Float32(),),
+}
 
 Array = npt.NDArray[Any]
 
@@ -43,16 +47,17 @@ class Cut(BaseModel):
 
     kind: str
     notes: tuple[str, ...]
+    unit: TimeUnit | None = None  # version 0.1 did not write it: it is found from the times
 
 
 def write_histories(path: Path, split: Split) -> None:
     """Write a split; what it needs of memory beyond the split's own is some blocks."""
     histories = split.histories
-    cut = Cut(kind=split.kind, notes=split.notes)
+    cut = Cut(kind=split.kind, notes=split.notes, unit=histories.unit)
     schema = {
         USER.name: histories.user_ids.dtype,
         ITEM.name: histories.vocabulary.ids.dtype,
-        TIME.name: pl.Series(histories.timestamps[:0]).dtype,
+        **_time_type(histories),
         **({} if histories.weights is None else {WEIGHT.name: pl.Float32()}),
         PART: pl.String(),
     }
@@ -72,8 +77,9 @@ def read_histories(path: Path, vocabulary: Vocabulary) -> Split:
     cut = Cut.model_validate_json(pl.read_parquet_metadata(path).get(METADATA_KEY, ""))
     table = scan(path)
     refuse_other_types(table, TYPES)
-    if WEIGHT.name in table.collect_schema():
-        refuse_other_types(table, WEIGHT_TYPES)
+    names = table.collect_schema().names()
+    present = {name: types for name, types in OPTIONAL_TYPES.items() if name in names}
+    refuse_other_types(table, present)
     user_ids, offsets, num_rows = _read_users(table)
     columns = _read_interactions(table, num_rows, int(offsets[-1]), vocabulary)
     histories = Histories(
@@ -81,8 +87,9 @@ def read_histories(path: Path, vocabulary: Vocabulary) -> Split:
         user_ids=user_ids,
         offsets=offsets,
         item_ids=columns[ITEM.name],
-        timestamps=columns[TIME.name],
+        timestamps=columns.get(TIME.name),
         weights=columns.get(WEIGHT.name),
+        known_unit=cut.unit,
     )
     return Split(cut.kind, histories, columns[PART], cut.notes)
 
@@ -105,16 +112,22 @@ def _block(
     places = histories.offsets[users] + rows - row_offsets[users]
     first = int(places[0])
     block = slice(first, first + int(np.count_nonzero(is_interaction)))
-    columns = {
-        ITEM.name: histories.vocabulary.decode(histories.item_ids[block]),
-        TIME.name: histories.timestamps[block],
-    }
+    columns = {ITEM.name: histories.vocabulary.decode(histories.item_ids[block])}
+    if histories.timestamps is not None:
+        columns[TIME.name] = pl.Series(histories.timestamps[block])
     if histories.weights is not None:
         columns[WEIGHT.name] = pl.Series(histories.weights[block]).fill_nan(None)
     columns[PART] = pl.Series(PART_NAMES).gather(split.parts[block])
     interactions = pl.Series(places - first).set(pl.Series(~is_interaction), None)
     table = pl.DataFrame(columns).select(pl.all().gather(interactions))
     return table.insert_column(0, histories.user_ids.gather(users).alias(USER.name))
+
+
+def _time_type(histories: Histories) -> dict[str, pl.DataType]:
+    """The type of the table's times; nothing where the histories have none."""
+    if histories.timestamps is None:
+        return {}
+    return {TIME.name: pl.Series(histories.timestamps[:0]).dtype}
 
 
 def _read_users(table: pl.LazyFrame) -> tuple[pl.Series, npt.NDArray[np.int64], int]:
@@ -151,8 +164,8 @@ def _read_interactions(
     schema = table.collect_schema()
     readers: dict[str, Callable[[pl.Series], Array]] = {
         ITEM.name: partial(_dense_ids, vocabulary),
-        TIME.name: _times,
         PART: _parts,
+        **({TIME.name: _times} if TIME.name in schema else {}),
         **({WEIGHT.name: pl.Series.to_numpy} if WEIGHT.name in schema else {}),
     }
     columns = {

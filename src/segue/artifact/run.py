@@ -41,7 +41,7 @@ from segue.artifact.tables import (
     write_items,
     write_ranks,
 )
-from segue.config import Config
+from segue.config import Config, config_of_run
 from segue.data.splits import Split
 from segue.data.vocabulary import Vocabulary
 from segue.errors import RunError
@@ -181,7 +181,7 @@ def _read(path: str | Path, identity: tuple[Path, bytes] | None, verify: bool) -
     manifest = parse_manifest(place, text)
     verify_files(place, manifest, is_hashed=verify)
     with reading(place / CONFIG):
-        config = Config.model_validate(read_json(place / CONFIG))
+        config = config_of_run(read_json(place / CONFIG))
     with reading(place / TRAINING):
         training = read_json(place / TRAINING)
     with reading(place / REPORT):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.checks import shown_names
-from segue.data.columns import ITEM, USER
+from segue.data.roles import ITEM, USER
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 from segue.evaluation.protocol import Ranking

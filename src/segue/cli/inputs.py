@@ -60,9 +60,9 @@ def chosen_validation(split: "Split", users: str | None, seed: int) -> "HeldOut 
 
 def _user_ids(path: Path) -> "pl.Series":
     from segue.data.checks import shown_names
-    from segue.data.columns import USER, find_columns
     from segue.data.ids import as_ids
     from segue.data.readers import open_table
+    from segue.data.roles import USER, find_columns
 
     table = open_table(path, {})
     try:

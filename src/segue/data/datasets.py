@@ -20,10 +20,10 @@ import polars as pl
 import pooch
 
 from segue.data.archives import unpack
-from segue.data.columns import ITEM, TITLE
 from segue.data.downloads import check_digest, download, download_wheel
 from segue.data.items import GENRES_OF_100K, Catalogue, read_items
 from segue.data.log import InteractionLog, read_log
+from segue.data.roles import ITEM, TITLE
 from segue.errors import DatasetError
 
 DATA_VARIABLE = "SEGUE_DATA"

@@ -1,7 +1,7 @@
 """Histories: every user's items in time order, in flat arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -9,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.columns import ITEM, TIME, USER, WEIGHT
+from segue.arrays import offsets_of, ranges
+from segue.data.columns import ITEM_IDS, TIMESTAMPS, Columns
 from segue.data.ids import IdLookup
 from segue.data.log import InteractionLog
+from segue.data.roles import ITEM, TIME, USER, WEIGHT
+from segue.data.times import TimeUnit, to_seconds, unit_of
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -25,8 +28,12 @@ class Histories:
         user_ids: Outside user ids, [users]; sorted when made from a log.
         offsets: int64[users + 1]; user u owns the interactions offsets[u] up to offsets[u + 1].
         item_ids: int32[interactions], 1..num_items, in time order; ties keep the log's order.
-        timestamps: int64 | float64 | datetime64[us], [interactions]; never falling within a user.
+        timestamps: int64 | float64 | datetime64[us], [interactions], never falling within a user;
+            None where they are not known.
         weights: float32[interactions], NaN where null; None where the log has none.
+        unit: Of the times.
+        known_unit: Given where these are a part of a log, whose unit this is; else it is found
+            from the times.
 
     Raises:
         DataError: The arrays contradict each other.
@@ -36,25 +43,31 @@ class Histories:
     user_ids: pl.Series
     offsets: npt.NDArray[np.int64]
     item_ids: npt.NDArray[np.int32]
-    timestamps: npt.NDArray[Any]
+    timestamps: npt.NDArray[Any] | None = None
     weights: npt.NDArray[np.float32] | None = None
+    unit: TimeUnit = field(init=False)
+    known_unit: InitVar[TimeUnit | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_unit: TimeUnit | None) -> None:
         size = len(self.item_ids)
         is_consistent = (
             len(self.offsets) == len(self.user_ids) + 1
             and self.offsets[0] == 0
             and self.offsets[-1] == size
             and bool((self.lengths >= 0).all())
-            and len(self.timestamps) == size
+            and (self.timestamps is None or len(self.timestamps) == size)
             and (self.weights is None or len(self.weights) == size)
         )
         if not is_consistent:
             raise DataError(
                 f"histories of {len(self.user_ids):,} users and {size:,} interactions do not fit "
-                f"their {len(self.offsets):,} offsets, {len(self.timestamps):,} timestamps or "
-                f"weights; make them again from the log"
+                f"their {len(self.offsets):,} offsets, timestamps or weights; make them again from "
+                f"the log"
             )
+        unit = known_unit or (
+            TimeUnit.ORDER if self.timestamps is None else unit_of(self.timestamps)
+        )
+        object.__setattr__(self, "unit", unit)
         self._refuse_unknown_items()
         self._refuse_disorder()
 
@@ -82,23 +95,23 @@ class Histories:
         return cls(
             vocabulary,
             user_ids,
-            _offsets(counts),
+            offsets_of(counts),
             item_ids[order],
             timestamps[order],
             None if weights is None else weights[order],
+            known_unit=log.unit,
         )
 
     @classmethod
     def from_lists(cls, vocabulary: Vocabulary, histories: Sequence[npt.NDArray[np.int32]]) -> Self:
-        """Histories of dense ids, oldest first; the users are 0, 1, ..., the times positions."""
+        """Histories of dense ids, oldest first; the users are 0, 1, ..., their times not known."""
         lengths = np.fromiter((len(history) for history in histories), np.int64, len(histories))
         empty = np.zeros(0, np.int32)
         return cls(
             vocabulary,
             pl.int_range(len(histories), dtype=pl.Int64, eager=True),
-            _offsets(lengths),
+            offsets_of(lengths),
             np.concatenate([empty, *histories]).astype(np.int32),
-            _ranges(np.zeros_like(lengths), lengths),
         )
 
     @property
@@ -146,29 +159,51 @@ class Histories:
         """
         starts = self.offsets[users]
         lengths = ends - starts
-        return self._gathered(self.user_ids.gather(users), lengths, _ranges(starts, lengths))
+        return self._gathered(self.user_ids.gather(users), lengths, ranges(starts, lengths))
 
     def select(self, is_kept: npt.NDArray[np.bool_]) -> Self:
         """The interactions kept, bool[interactions]; users stay, perhaps with empty histories."""
-        lengths = np.diff(_offsets(is_kept)[self.offsets])
+        lengths = np.diff(offsets_of(is_kept)[self.offsets])
         return self._gathered(self.user_ids, lengths, np.flatnonzero(is_kept))
 
-    def windows(
-        self, max_length: int, users: slice | npt.NDArray[np.intp] = slice(None)
-    ) -> npt.NDArray[np.int32]:
-        """The newest `max_length` items of each user, int32[rows, max_length].
+    def columns(
+        self,
+        max_length: int,
+        users: slice | npt.NDArray[np.intp] = slice(None),
+        *,
+        asked_at: npt.NDArray[np.int32] | None = None,
+    ) -> Columns:
+        """The newest `max_length` interactions of each user, as a model is given them.
 
-        In time order, from the left; 0 (padding) after the end.
+        Args:
+            max_length: Positions of a row, at least 1.
+            users: Which users, by index.
+            asked_at: int32[rows], when each is asked about, in seconds since 2000; None: unknown.
         """
-        if max_length < 1:
-            raise DataError(f"max_length={max_length} leaves no items; give at least 1")
-        ends = self.offsets[1:][users]
-        starts = np.maximum(self.offsets[:-1][users], ends - max_length)
-        lengths = ends - starts
-        windows = np.zeros((len(lengths), max_length), np.int32)
-        is_item = np.arange(max_length) < lengths[:, None]
-        windows[is_item] = self.item_ids[_ranges(starts, lengths)]
-        return windows
+        flat: dict[str, npt.NDArray[Any]] = {ITEM_IDS: self.item_ids}
+        if self.seconds is not None:
+            flat[TIMESTAMPS] = self.seconds
+        if self.weights is not None:
+            flat["weights"] = self.weights
+        return Columns.from_flat(flat, self.offsets, max_length, rows=users, asked_at=asked_at)
+
+    @cached_property
+    def seconds(self) -> npt.NDArray[np.int32] | None:
+        """The times as models read them, int32[interactions]; None where they are no moments."""
+        if self.timestamps is None or not self.unit.is_moment:
+            return None
+        return to_seconds(self.timestamps, self.unit)
+
+    def flat(self, name: str) -> npt.NDArray[Any] | None:
+        """A column by the name that models use, [interactions]; None where it is not known.
+
+        Raises:
+            DataError: Histories have no such column.
+        """
+        columns = {ITEM_IDS: self.item_ids, TIMESTAMPS: self.seconds, "weights": self.weights}
+        if name not in columns:
+            raise DataError(f"histories have no column {name!r}; they have {', '.join(columns)}")
+        return columns[name]
 
     def item_counts(self) -> npt.NDArray[np.int64]:
         """Interactions with each item, int64[num_items + 1]; padding has none."""
@@ -184,10 +219,11 @@ class Histories:
         return type(self)(
             self.vocabulary,
             user_ids,
-            _offsets(lengths),
+            offsets_of(lengths),
             self.item_ids[places],
-            self.timestamps[places],
+            None if self.timestamps is None else self.timestamps[places],
             None if self.weights is None else self.weights[places],
+            known_unit=self.unit,
         )
 
     def _refuse_unknown_items(self) -> None:
@@ -201,6 +237,8 @@ class Histories:
             )
 
     def _refuse_disorder(self) -> None:
+        if self.timestamps is None:
+            return
         is_fall = self.timestamps[1:] < self.timestamps[:-1]
         starts = self.offsets[1:-1]
         is_fall[starts[(starts > 0) & (starts < self.num_interactions)] - 1] = False
@@ -210,19 +248,6 @@ class Histories:
                 f"the history of user {self.user_ids[int(user)]!r} is not in time order; "
                 f"make the histories again from the log"
             )
-
-
-def _offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Where each of consecutive groups of these sizes begins, and the end: int64[groups + 1]."""
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _ranges(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The numbers start, start + 1, ... of each range, one range after the other."""
-    offsets = _offsets(lengths)
-    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
 
 
 def _by_user_and_time(

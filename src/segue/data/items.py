@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from segue.data.checks import refuse_where
-from segue.data.columns import ITEM, TITLE, find_columns
 from segue.data.ids import IdLookup, as_ids
 from segue.data.readers import Layout, Source, open_table
+from segue.data.roles import ITEM, TITLE, find_columns
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 

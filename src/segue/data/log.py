@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 
 import polars as pl
 
 from segue.data.checks import refuse_where, shown
-from segue.data.columns import ITEM, TIME, USER, WEIGHT, Role, column_notes, find_columns
 from segue.data.ids import as_ids
 from segue.data.readers import Layout, Source, Table, open_table
-from segue.data.times import as_times
+from segue.data.roles import ITEM, TIME, USER, WEIGHT, Role, column_notes, find_columns
+from segue.data.times import TimeUnit, as_times, unit_of
 from segue.errors import DataError
 
 # MovieLens' ratings.dat (1M, 10M) and u.data (100K), as their README files describe them.
@@ -30,12 +30,17 @@ class InteractionLog:
             Datetime("us")) and, where the log has one, `weight` (Float64, perhaps null).
         notes: One line each: what was read, which columns were recognised, what was dropped and
             why, with counts.
+        unit: Of the times.
+        known_unit: Given where the log is a part of another, whose unit this is; else it is found
+            from the times.
     """
 
     frame: pl.DataFrame
     notes: tuple[str, ...] = ()
+    unit: TimeUnit = field(init=False)
+    known_unit: InitVar[TimeUnit | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_unit: TimeUnit | None) -> None:
         schema = dict(self.frame.schema)
         weight = schema.pop(WEIGHT.name, pl.Float64())
         is_as_said = (
@@ -49,6 +54,8 @@ class InteractionLog:
             raise DataError(f"{dict(self.frame.schema)} is no log's schema; make one with read_log")
         if self.frame.is_empty():
             raise DataError("a log without interactions is of no use; give one that has some")
+        unit = known_unit or unit_of(self.frame[TIME.name].to_numpy())
+        object.__setattr__(self, "unit", unit)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -115,7 +122,7 @@ class InteractionLog:
     def _noted(self, kept: pl.DataFrame, why: str) -> "InteractionLog":
         dropped = len(self) - kept.height
         note = f"dropped {dropped:,} of {len(self):,} interactions {why}"
-        return InteractionLog(kept, (*self.notes, note))
+        return InteractionLog(kept, (*self.notes, note), known_unit=self.unit)
 
 
 def read_log(
@@ -205,7 +212,9 @@ def _with_min_weight(log: InteractionLog, min_weight: float) -> InteractionLog:
         f"dropped {num_below:,} of {len(log):,} interactions with a weight below {min_weight:g} "
         f"and {num_null:,} without a weight"
     )
-    return InteractionLog(log.frame.filter(weights >= min_weight), (*log.notes, note))
+    return InteractionLog(
+        log.frame.filter(weights >= min_weight), (*log.notes, note), known_unit=log.unit
+    )
 
 
 def _span(values: pl.Series) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.data.columns import Columns
 from segue.data.histories import Histories
 from segue.data.log import InteractionLog
 from segue.data.times import as_moment
@@ -39,12 +40,15 @@ class HeldOut:
         targets: int32[users], dense.
         is_trained_user: bool[users], True where the user has training interactions; None where
             that is not known.
+        asked_at: int32[users], when each target was asked for: its own time, in seconds since 2000;
+            None where the log's times are no moments.
     """
 
     part: str
     histories: Histories
     targets: npt.NDArray[np.int32]
     is_trained_user: npt.NDArray[np.bool_] | None = None
+    asked_at: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         num_items = self.histories.vocabulary.num_items
@@ -75,7 +79,13 @@ class HeldOut:
             self.histories.take(users),
             self.targets[users],
             None if is_trained is None else is_trained[users],
+            None if self.asked_at is None else self.asked_at[users],
         )
+
+    def columns(self, max_length: int, users: slice | npt.NDArray[np.intp]) -> Columns:
+        """The histories of these users (by index), each asked about at its target's time."""
+        asked_at = None if self.asked_at is None else self.asked_at[users]
+        return self.histories.columns(max_length, users, asked_at=asked_at)
 
     def only(self, user_ids: pl.Series) -> Self:
         """The users among `user_ids` (outside ids, compared by text), in the order they have here.
@@ -188,6 +198,7 @@ class Split:
             self.histories.take_until(users, places),
             self.histories.item_ids[places],
             self.train.lengths[users] > 0,
+            None if self.histories.seconds is None else self.histories.seconds[places],
         )
 
     def _refuse_disorder(self) -> None:
@@ -218,7 +229,8 @@ class Split:
             )
 
     def _refuse_later_before(self) -> None:
-        times = [self.histories.timestamps[self.parts == part] for part in range(len(PART_NAMES))]
+        all_times = _times_of(self.histories)
+        times = [all_times[self.parts == part] for part in range(len(PART_NAMES))]
         for part in (VALIDATION, TEST):
             earlier = np.concatenate(times[:part])
             if earlier.size and times[part].size and earlier.max() >= times[part].min():
@@ -255,10 +267,7 @@ def leave_one_out(log: InteractionLog | Histories) -> Split:
     parts = np.zeros(histories.num_interactions, np.uint8)
     parts[lasts - 1] = VALIDATION
     parts[lasts] = TEST
-    times = histories.timestamps
-    num_tied = np.count_nonzero(
-        (times[lasts] == times[lasts - 1]) | (times[lasts - 1] == times[lasts - 2])
-    )
+    num_tied = _num_tied(histories.timestamps, lasts)
     notes = [
         f"leave-one-out: {len(lasts):,} users hold out one interaction each for validation and "
         f"test; {np.count_nonzero(~is_held_out):,} with fewer than {MIN_LEAVE_ONE_OUT} stay in "
@@ -284,11 +293,11 @@ def global_time(
         DataError: The moments are not in order, or one of the three parts would be empty.
     """
     histories = _histories(log)
-    times = histories.timestamps
+    times = _times_of(histories)
     if not times.size:
         raise DataError("there are no interactions to split; give a log that has some")
     starts = [
-        _quantile(times, quantile) if moment is None else as_moment(moment, times)
+        _quantile(times, quantile) if moment is None else as_moment(moment, histories.unit)
         for moment, quantile in (
             (validation_from, VALIDATION_QUANTILE),
             (test_from, TEST_QUANTILE),
@@ -318,6 +327,25 @@ def no_split(log: InteractionLog | Histories) -> Split:
 
 def _histories(log: InteractionLog | Histories) -> Histories:
     return log if isinstance(log, Histories) else Histories.from_log(log)
+
+
+def _times_of(histories: Histories) -> npt.NDArray[Any]:
+    """The times of histories that have some.
+
+    Raises:
+        DataError: They have none.
+    """
+    if histories.timestamps is None:
+        raise DataError("these histories have no times to split by; make them from a log")
+    return histories.timestamps
+
+
+def _num_tied(times: npt.NDArray[Any] | None, lasts: npt.NDArray[np.int64]) -> int:
+    """How many users' last three interactions do not all differ in time; 0 without times."""
+    if times is None:
+        return 0
+    is_tied = (times[lasts] == times[lasts - 1]) | (times[lasts - 1] == times[lasts - 2])
+    return int(np.count_nonzero(is_tied))
 
 
 def _quantile(times: npt.NDArray[Any], quantile: float) -> Any:

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.columns import ITEM, TIME, USER
 from segue.data.log import InteractionLog
+from segue.data.roles import ITEM, TIME, USER
 from segue.errors import DataError
 
 ZIPF_EXPONENT = 1.0

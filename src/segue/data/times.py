@@ -1,10 +1,14 @@
-"""Times of interactions, and the moments that cut a log in two.
+"""Times of interactions, their unit, and moments given by users.
 
-A log's times are whole numbers, floats or datetimes, and keep that type: nothing is assumed about
-the unit of a number but its order. Datetimes are UTC without a zone.
+A log's times are whole numbers, floats or datetimes, and keep that type. Datetimes are UTC without
+a zone. Whether numbers are Unix times, and in which unit, is found once from the whole log and kept
+with it as its `TimeUnit`; everything that needs to know asks that.
+
+Models read times as seconds since 2000 in 32 bits, which reach from 1932 to 2068.
 """
 
 import datetime as dt
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.checks import refuse_where, shown
-from segue.data.columns import TIME
+from segue.data.roles import TIME
 from segue.errors import DataError
 
 # ISO 8601, the T of the time perhaps a space; tried in this order, those with a zone last.
@@ -22,11 +26,98 @@ ISO_FORMATS = (
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%dT%H:%M:%S%.f%#z",
 )
-# The least Unix time taken for ns, us, ms and s: March 1973 in that unit, the year 5138 in the next
-# coarser one.
-UNIX_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3), (1e8, 1))
-
 MAX_TIME = 2**63
+DAY_S = 86_400
+# 2000-01-01 in Unix seconds: where the seconds of models begin.
+ORIGIN_S = 946_684_800
+# Stands for a time that is not known.
+UNKNOWN_TIME = int(np.iinfo(np.int32).min)
+
+
+class TimeUnit(StrEnum):
+    """What a log's times are: an order, such as positions; Unix times; or datetimes."""
+
+    ORDER = "order"
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+    DATETIME = "datetime"
+
+    @property
+    def is_moment(self) -> bool:
+        """Whether the times are moments on a clock, and not an order alone."""
+        return self is not TimeUnit.ORDER
+
+    @property
+    def per_second(self) -> int:
+        """How many of the unit a second has; datetimes are counted in microseconds.
+
+        Raises:
+            DataError: The times are an order.
+        """
+        if self is TimeUnit.ORDER:
+            raise DataError("the log's times are an order and no moments; give a log with times")
+        return _PER_SECOND[self]
+
+
+_PER_SECOND = {
+    TimeUnit.S: 1,
+    TimeUnit.MS: 10**3,
+    TimeUnit.US: 10**6,
+    TimeUnit.NS: 10**9,
+    TimeUnit.DATETIME: 10**6,
+}
+# The least number taken for a Unix time of the unit: March 1973 in that unit, the year 5138 in the
+# next coarser one.
+_LEAST = ((1e17, TimeUnit.NS), (1e14, TimeUnit.US), (1e11, TimeUnit.MS), (1e8, TimeUnit.S))
+
+
+def unit_of(times: npt.NDArray[Any]) -> TimeUnit:
+    """The unit of a log's times, by their median: single strays do not decide.
+
+    Args:
+        times: int64, float64 or datetime64[us], of the whole log.
+    """
+    if times.dtype.kind == "M":
+        return TimeUnit.DATETIME
+    if not times.size:
+        return TimeUnit.ORDER
+    middle = float(np.partition(times, len(times) // 2)[len(times) // 2])
+    return next((unit for least, unit in _LEAST if middle >= least), TimeUnit.ORDER)
+
+
+def to_seconds(times: npt.NDArray[Any], unit: TimeUnit) -> npt.NDArray[np.int32]:
+    """The times as models read them: int32 seconds since 2000, rounded down.
+
+    What lies before 1932 or after 2068 becomes the nearest second that 32 bits hold.
+
+    Args:
+        times: int64, float64 or datetime64[us].
+        unit: Theirs.
+
+    Raises:
+        DataError: The times are an order.
+    """
+    per_second = unit.per_second
+    if times.dtype.kind == "M":
+        times = times.astype("datetime64[us]").astype(np.int64)
+    whole = times // per_second  # floats too are rounded down
+    bounds = np.iinfo(np.int32)
+    seconds: npt.NDArray[np.int32] = np.clip(whole - ORIGIN_S, bounds.min + 1, bounds.max).astype(
+        np.int32
+    )
+    return seconds
+
+
+def unix_seconds(times: npt.NDArray[Any] | None, unit: TimeUnit) -> npt.NDArray[np.float64] | None:
+    """Unix times in seconds, float64[n]; None where the times are not known or only an order."""
+    if times is None or not unit.is_moment:
+        return None
+    if times.dtype.kind == "M":
+        times = times.astype("datetime64[us]").astype(np.int64)
+    seconds: npt.NDArray[np.float64] = times / unit.per_second
+    return seconds
 
 
 def as_times(values: pl.Series, where: str) -> pl.Series:
@@ -57,29 +148,27 @@ def as_times(values: pl.Series, where: str) -> pl.Series:
     )
 
 
-def as_moment(moment: object, times: npt.NDArray[Any]) -> Any:
-    """`moment` in the unit of `times`, to be compared with them.
+def as_moment(moment: object, unit: TimeUnit) -> Any:
+    """`moment` in the unit of a log's times, to be compared with them.
 
     Args:
         moment: A number in the log's unit, a date or datetime (UTC where it has no zone), or
             either as text.
-        times: int64, float64 or datetime64[us], [interactions]. A date is turned into Unix time
-            for a log of numbers; whether in s, ms, us or ns is seen from the largest of them.
+        unit: Of the log's times. A date is turned into Unix time for a log of numbers.
 
     Raises:
-        DataError: Not a finite number or a date, or one that cannot be compared with `times`.
+        DataError: Not a finite number or a date, or one that cannot be compared with the log's.
     """
     parsed = _parsed(moment) if isinstance(moment, str) else moment
-    is_datetime_log = times.dtype.kind == "M"
     if isinstance(parsed, dt.date | np.datetime64):
         at = _utc_moment(parsed)
-        return at if is_datetime_log else _unix_time(at, times)
+        return at if unit is TimeUnit.DATETIME else _unix_time(at, unit)
     if not _is_number(parsed):
         raise DataError(f"{shown(moment)} is not a moment: give a number or a date (ISO 8601)")
-    if is_datetime_log:
+    if unit is TimeUnit.DATETIME:
         raise DataError(
             f"the moment {shown(moment)} is a number but the log's times are datetimes: "
-            f"give a date (ISO 8601), between {times.min()} and {times.max()}"
+            "give a date (ISO 8601)"
         )
     return parsed
 
@@ -140,14 +229,12 @@ def _utc_moment(moment: dt.date | np.datetime64[Any]) -> np.datetime64[dt.dateti
     return at
 
 
-def _unix_time(moment: np.datetime64[dt.datetime], times: npt.NDArray[Any]) -> float:
-    """Unix time of a datetime, in the unit that the size of the times shows."""
-    largest = float(times.max())
-    for least, per_second in UNIX_UNITS:
-        if largest >= least:
-            scaled = int(moment.astype(np.int64)) * per_second
-            return scaled / 10**6 if scaled % 10**6 else scaled // 10**6
-    raise DataError(
-        f"the moment {moment} is a date but the log's times, up to {largest:g}, are not Unix "
-        f"times: give a number in their unit"
-    )
+def _unix_time(moment: np.datetime64[dt.datetime], unit: TimeUnit) -> float:
+    """Unix time of a datetime, in the unit; a float where it falls between two of it."""
+    if not unit.is_moment:
+        raise DataError(
+            f"the moment {moment} is a date but the log's times are an order, not Unix times: "
+            "give a number in their unit"
+        )
+    scaled = int(moment.astype(np.int64)) * unit.per_second
+    return scaled / 10**6 if scaled % 10**6 else scaled // 10**6

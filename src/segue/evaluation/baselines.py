@@ -8,8 +8,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from segue.data.histories import Histories
+from segue.data.times import DAY_S, unix_seconds
 from segue.errors import DataError, RequestError
-from segue.evaluation.ages import DAY_S, as_seconds
 from segue.evaluation.protocol import Scorer
 from segue.retrieval.index import top_k
 
@@ -49,7 +49,7 @@ class RecentPopularity:
         """
         if days <= 0:
             raise RequestError(f"days={days} counts nothing; give at least 1")
-        seconds = as_seconds(train.timestamps)
+        seconds = unix_seconds(train.timestamps, train.unit)
         if seconds is None:
             raise DataError(
                 "the times of these histories are an order and no moments, so there are no last "
@@ -134,7 +134,7 @@ def usual_baselines(train: Histories) -> tuple[dict[str, Scorer], list[str]]:
     """The baselines that these training histories allow, and a line for each that they do not."""
     baselines: dict[str, Scorer] = {"popularity": Popularity(train)}
     notes = []
-    if as_seconds(train.timestamps) is None:
+    if unix_seconds(train.timestamps, train.unit) is None:
         notes.append("no recent_popularity: the log's times are an order and no moments")
     else:
         baselines["recent_popularity"] = RecentPopularity(train)

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from segue.data.columns import ITEM, USER
+from segue.data.roles import ITEM, USER
 from segue.errors import DataError
 from segue.evaluation.metrics import Ranks
 

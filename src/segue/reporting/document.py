@@ -18,7 +18,7 @@ from segue.artifact.manifest import MANIFEST
 from segue.artifact.placing import resolved
 from segue.config import Config, preset_text
 from segue.data.splits import Split
-from segue.evaluation.ages import as_seconds
+from segue.data.times import unix_seconds
 from segue.recommender import Recommender
 from segue.reporting.tested import Section, label_column, measured
 from segue.scoring import ModelScorer
@@ -120,7 +120,7 @@ def _data(recommender: Recommender) -> Section:
         return found
     histories = run.split.histories
     lengths = histories.lengths
-    seconds = as_seconds(histories.timestamps)
+    seconds = unix_seconds(histories.timestamps, histories.unit)
     found |= {
         "users": histories.num_users,
         "interactions": histories.num_interactions,

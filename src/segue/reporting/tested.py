@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.columns import TITLE
+from segue.data.roles import TITLE
 from segue.data.splits import GLOBAL_TIME, TEST, HeldOut, Split
+from segue.data.times import DAY_S, unix_seconds
 from segue.evaluation import lists
-from segue.evaluation.ages import DAY_S, as_seconds
 from segue.evaluation.calibration import reliability, top_probabilities
 from segue.evaluation.protocol import Ranking, Scorer
 from segue.evaluation.slices import slices, slices_by_age
@@ -145,7 +145,7 @@ def _age(split: Split, ranking: Ranking) -> Section:
             "missing": f"The split {split.kind} trains on what happened up to the end of the log, "
             f"so the model has no age at a target; fit with --split global-time."
         }
-    seconds = as_seconds(split.histories.timestamps)
+    seconds = unix_seconds(split.histories.timestamps, split.histories.unit)
     if seconds is None:
         return {
             "missing": "The log's times are an order, such as positions, and no moments, so that "

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.artifact import Run
-from segue.data.columns import ITEM, TIME, USER, WEIGHT
 from segue.data.ids import compared_as
+from segue.data.roles import ITEM, TIME, USER, WEIGHT
 from segue.errors import DataError
 from segue.serving.store import Store, StoredEvent
 from segue.serving.times import Clock

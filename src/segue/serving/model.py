@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.artifact import Run
-from segue.data.columns import TITLE
+from segue.data.roles import TITLE
 from segue.errors import RequestError, SegueError
 from segue.model.encoder import ROW_SIZES, lengths_of
 from segue.recommender import MODEL, ONLINE_ROWS, POPULAR, Id, Recommender

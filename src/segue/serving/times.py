@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
-from segue.data.times import as_moment
+from segue.data.times import TimeUnit, as_moment
 from segue.errors import DataError
 
 Kind = Literal["integer", "float", "datetime"]
@@ -36,19 +36,18 @@ class Clock:
 
     Attributes:
         kind: What the log's times are.
-        span: Its first and last time, as the log's type, [2]; they show the unit of integers.
+        unit: Their unit.
     """
 
     kind: Kind
-    span: npt.NDArray[Any]
+    unit: TimeUnit
 
     @classmethod
     def of(cls, histories: Histories | None) -> Self:
         """The clock of a run's log; of a run without times, Unix seconds."""
-        if histories is None or not histories.num_interactions:
-            return cls("integer", np.array([0, 1_700_000_000]))
-        times = histories.timestamps
-        return cls(KINDS[times.dtype.kind], np.array([times.min(), times.max()]))
+        if histories is None or histories.timestamps is None or not histories.num_interactions:
+            return cls("integer", TimeUnit.S)
+        return cls(KINDS[histories.timestamps.dtype.kind], histories.unit)
 
     def stored(self, given: Given) -> Stored:
         """A time that a client sent, as it is kept.
@@ -56,7 +55,7 @@ class Clock:
         Raises:
             DataError: It is no time, or none in the log's unit.
         """
-        moment = as_moment(given, self.span)
+        moment = as_moment(given, self.unit)
         if self.kind == "datetime":
             return int(moment.astype("datetime64[us]").astype(np.int64))
         if self.kind == "float":

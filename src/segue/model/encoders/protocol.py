@@ -24,6 +24,10 @@ class Encoder(Protocol):
     Settings: ClassVar[type[ModelConfig]]
     wants: tuple[str, ...]
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates every variable; `input_shape` is that of the item vectors."""
+        ...
+
     def states(
         self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, training: bool = False
     ) -> Tensor:

@@ -21,6 +21,10 @@ class ItemTower(Protocol):
 
     Settings: ClassVar[type[TowerConfig]]
 
+    def build(self, input_shape: Any = None) -> None:
+        """Creates every variable."""
+        ...
+
     def arrays(self) -> Mapping[str, Any]:
         """Its variables that have a row for each dense id, [num_items + 1, ...], by name.
 

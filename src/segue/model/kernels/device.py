@@ -41,7 +41,7 @@ def is_accelerated() -> bool:
     if keras.backend.backend() == "torch":  # Keras lists no devices for PyTorch
         import torch
 
-        return torch.cuda.is_available()
+        return bool(torch.cuda.is_available())
     return not str(keras.distribution.list_devices()[0]).startswith("cpu")
 
 
@@ -58,4 +58,4 @@ def block_sizes() -> BlockSizes:
 
 def largest_divisor(total: int, limit: int) -> int:
     """The largest divisor of `total` that is at most `limit` (at least 1)."""
-    return next(each for each in range(max(1, min(total, limit)), 0, -1) if total % each == 0)
+    return next(size for size in range(max(1, min(total, limit)), 0, -1) if total % size == 0)

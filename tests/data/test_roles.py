@@ -1,6 +1,6 @@
 import pytest
 
-from segue.data.columns import ITEM, TIME, TITLE, USER, WEIGHT, Role, column_notes, find_columns
+from segue.data.roles import ITEM, TIME, TITLE, USER, WEIGHT, Role, column_notes, find_columns
 from segue.errors import DataError
 
 ALL = dict.fromkeys((USER, ITEM, TIME, WEIGHT))

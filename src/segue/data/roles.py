@@ -1,0 +1,127 @@
+"""Which column of a table plays which role: canonical names, aliases, and explicit choices."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from segue.data.checks import shown_names
+from segue.errors import DataError
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a column is for: its canonical name, the option that chooses it, folded aliases.
+
+    Folded: lower case, letters and digits only. Aliases stand in one string, between spaces.
+    """
+
+    name: str
+    option: str
+    aliases: str
+    is_required: bool = True
+
+    @property
+    def choice(self) -> str:
+        """How a user names the column, on the command line and in Python."""
+        return f"--{self.option.replace('_', '-')} ({self.option}= in Python)"
+
+
+USER = Role(
+    "user_id",
+    "user_col",
+    "userid user uid customerid customer custid visitorid visitor "
+    "reviewerid reviewer clientid client memberid accountid",
+)
+ITEM = Role(
+    "item_id",
+    "item_col",
+    "itemid item iid movieid movie filmid productid product prodid asin sku bookid "
+    "book isbn songid trackid track artistid articleid article newsid gameid businessid "
+    "contentid videoid",
+)
+TIME = Role(
+    "timestamp",
+    "time_col",
+    "timestamp time ts date datetime unixtime unixtimestamp unixreviewtime eventtime "
+    "eventtimestamp createdat timestamps",
+)
+WEIGHT = Role(
+    "weight",
+    "weight_col",
+    "weight rating ratings score stars overall",
+    is_required=False,
+)
+TITLE = Role(
+    "title",
+    "title_col",
+    "title name movietitle itemtitle producttitle itemname productname moviename "
+    "booktitle tracktitle songtitle",
+    is_required=False,
+)
+
+
+def find_columns(
+    names: Sequence[str], wanted: Mapping[Role, str | None], where: str
+) -> dict[Role, str]:
+    """The column of each role: the explicit one, else the canonical name, else the only alias.
+
+    Args:
+        names: The table's columns.
+        wanted: The roles, each with the column that was chosen for it, or None.
+        where: The table's name in messages.
+
+    Raises:
+        DataError: A chosen column is absent or plays two roles, a required role has no column,
+            or two aliases claim one role. The line lists the columns and the option to use.
+    """
+    chosen = {role: column for role, column in wanted.items() if column is not None}
+    _refuse_bad_choices(chosen, names, where)
+    free = [name for name in names if name not in chosen.values()]
+    found = {role: chosen.get(role) or _recognised(role, free, where) for role in wanted}
+    for role, column in found.items():
+        if column is None and role.is_required:
+            raise DataError(
+                f"{where} has no column for {role.name}; its columns are {shown_names(names)}: "
+                f"name one with {role.choice}"
+            )
+    return {role: column for role, column in found.items() if column is not None}
+
+
+def column_notes(columns: Mapping[Role, str]) -> list[str]:
+    """One line for each column that was not called by its canonical name."""
+    return [
+        f"{role.name} is read from the column {column!r}"
+        for role, column in columns.items()
+        if column != role.name
+    ]
+
+
+def _recognised(role: Role, names: Collection[str], where: str) -> str | None:
+    if role.name in names:
+        return role.name
+    aliases = [name for name in names if _folded(name) in role.aliases.split()]
+    if len(aliases) > 1:
+        raise DataError(
+            f"{where}: {shown_names(aliases)} could each be {role.name}: "
+            f"name one with {role.choice}"
+        )
+    return aliases[0] if aliases else None
+
+
+def _refuse_bad_choices(chosen: Mapping[Role, str], names: Sequence[str], where: str) -> None:
+    role_of: dict[str, Role] = {}
+    for role, column in chosen.items():
+        if column not in names:
+            raise DataError(
+                f"{where} has no column {column!r} for {role.name}; its columns are "
+                f"{shown_names(names)}: name one with {role.choice}"
+            )
+        if column in role_of:
+            raise DataError(
+                f"{where}: the column {column!r} cannot be both {role_of[column].name} and "
+                f"{role.name}: name another with {role.choice}"
+            )
+        role_of[column] = role
+
+
+def _folded(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
