@@ -1,12 +1,12 @@
 import numpy as np
 import polars as pl
 import pytest
+from segue.model.encoder import Encoder
+from segue.model.sasrec import SASRec
 
 from segue.config import ModelConfig
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
-from segue.model.encoder import Encoder
-from segue.model.sasrec import SASRec
 from segue.scoring import EncodedScorer, ModelScorer
 
 

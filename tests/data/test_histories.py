@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from segue.data.histories import Histories
 from segue.data.items import read_items
 from segue.data.log import InteractionLog, read_log
+from segue.data.times import UNKNOWN_TIME, TimeUnit
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -103,11 +104,13 @@ def test_items_outside_a_given_vocabulary_are_left_out_but_their_users_stay() ->
     assert lists_of(histories) == [[2, 1], [], [1]]
 
 
-def test_lists_become_histories_with_positions_for_times() -> None:
+def test_lists_become_histories_whose_times_are_not_known() -> None:
     histories = histories_of([3, 1], [], [2])
     assert lists_of(histories) == [[3, 1], [], [2]]
     assert histories.user_ids.to_list() == [0, 1, 2]
-    assert histories.timestamps.tolist() == [0, 1, 0]
+    assert histories.timestamps is None
+    assert histories.seconds is None
+    assert histories.columns(2).timestamps is None
     assert histories_of().num_users == 0
 
 
@@ -124,7 +127,7 @@ def test_taking_users_keeps_the_order_asked_for() -> None:
     taken = histories_of([1, 2], [3], [], [4, 5, 6]).take(np.array([3, 0, 2]))
     assert taken.user_ids.to_list() == [3, 0, 2]
     assert lists_of(taken) == [[4, 5, 6], [1, 2], []]
-    assert taken.timestamps.tolist() == [0, 1, 2, 0, 1]
+    assert taken.timestamps is None
 
 
 def test_histories_can_be_taken_up_to_an_interaction() -> None:
@@ -139,18 +142,47 @@ def test_selecting_interactions_keeps_users_with_nothing_left() -> None:
     assert lists_of(kept) == [[2], [], [4, 6]]
 
 
-def test_windows_hold_the_newest_items_from_the_left() -> None:
+def test_columns_hold_the_newest_items_from_the_left() -> None:
     histories = histories_of([1, 2, 3, 4], [5], [], [6, 7, 8])
-    windows = histories.windows(3)
-    assert windows.dtype == np.int32
-    assert windows.tolist() == [[2, 3, 4], [5, 0, 0], [0, 0, 0], [6, 7, 8]]
-    assert histories.windows(2, slice(1, 3)).tolist() == [[5, 0], [0, 0]]
-    assert histories.windows(2, np.array([3, 0])).tolist() == [[7, 8], [3, 4]]
+    columns = histories.columns(3)
+    assert columns.item_ids.dtype == np.int32
+    assert columns.item_ids.tolist() == [[2, 3, 4], [5, 0, 0], [0, 0, 0], [6, 7, 8]]
+    assert columns.lengths.tolist() == [3, 1, 0, 3]
+    assert histories.columns(2, slice(1, 3)).item_ids.tolist() == [[5, 0], [0, 0]]
+    assert histories.columns(2, np.array([3, 0])).item_ids.tolist() == [[7, 8], [3, 4]]
+
+
+def test_columns_hold_the_times_as_seconds_since_2000_and_when_each_is_asked_about() -> None:
+    # 2000-01-01 is 946,684,800 in Unix time.
+    log = log_of([(1, 10, 946_684_900), (1, 20, 946_684_990), (2, 10, 946_685_000)])
+    columns = Histories.from_log(log).columns(2, asked_at=np.array([400, 500], np.int32))
+    assert columns.timestamps is not None
+    assert columns.timestamps.tolist() == [[100, 190], [200, UNKNOWN_TIME]]
+    assert columns.asked_at is not None
+    assert columns.asked_at.tolist() == [400, 500]
+
+
+def test_times_that_are_an_order_are_no_column() -> None:
+    assert Histories.from_log(log_of([(1, 10, 3), (1, 20, 4)])).columns(2).timestamps is None
+
+
+def test_a_part_of_a_log_keeps_the_logs_unit() -> None:
+    # Alone, the first user's times could be positions.
+    log = log_of([(1, 10, 5), *((2, item, 10**9 + item) for item in range(5))])
+    histories = Histories.from_log(log)
+    assert histories.unit is TimeUnit.S
+    assert histories.take(np.array([0])).unit is TimeUnit.S
+    assert histories.select(np.arange(6) == 0).unit is TimeUnit.S
+
+
+def test_a_column_that_histories_lack_is_refused() -> None:
+    with pytest.raises(DataError, match="no column 'price'; they have item_ids, timestamps, weigh"):
+        histories_of([1]).flat("price")
 
 
 def test_a_window_of_no_items_is_refused() -> None:
-    with pytest.raises(DataError, match="max_length=0 leaves no items; give at least 1"):
-        histories_of([1]).windows(0)
+    with pytest.raises(DataError, match="max_length must be at least 1, got 0"):
+        histories_of([1]).columns(0)
 
 
 def test_item_counts_have_a_place_for_every_item_and_none_for_padding() -> None:

@@ -5,7 +5,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from segue.data.times import as_moment, as_times
+from segue.data.times import (
+    UNKNOWN_TIME,
+    TimeUnit,
+    as_moment,
+    as_times,
+    to_seconds,
+    unit_of,
+    unix_seconds,
+)
 from segue.errors import DataError
 
 NOON = dt.datetime(2024, 1, 5, 12)
@@ -85,7 +93,7 @@ def test_what_is_no_time_is_refused_in_one_line(values: pl.Series, message: str)
 
 @pytest.mark.parametrize("moment", [7, 7.5, "7", "7.5", np.int64(7), np.float64(7.5)])
 def test_a_number_is_a_moment_in_the_logs_unit(moment: object) -> None:
-    assert as_moment(moment, np.array([1, 20])) == float(str(moment))
+    assert as_moment(moment, TimeUnit.ORDER) == float(str(moment))
 
 
 @pytest.mark.parametrize(
@@ -102,20 +110,20 @@ def test_a_number_is_a_moment_in_the_logs_unit(moment: object) -> None:
 @pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9])
 def test_a_date_is_turned_into_unix_time_of_the_logs_unit(moment: object, per_second: int) -> None:
     times = np.array([1_000_000_000, 1_710_000_000]) * per_second
-    assert as_moment(moment, times) == NOON_UNIX * per_second
-    assert as_moment(moment, times.astype(float)) == NOON_UNIX * per_second
+    assert as_moment(moment, unit_of(times)) == NOON_UNIX * per_second
+    assert as_moment(moment, unit_of(times.astype(float))) == NOON_UNIX * per_second
 
 
 def test_a_date_is_compared_with_datetimes_as_it_is() -> None:
     times = np.array(["2020-01-01", "2024-06-01"], "datetime64[us]")
-    assert as_moment(dt.date(2024, 1, 5), times) == np.datetime64("2024-01-05")
-    assert (times >= as_moment("2024-01-05", times)).tolist() == [False, True]
+    assert as_moment(dt.date(2024, 1, 5), TimeUnit.DATETIME) == np.datetime64("2024-01-05")
+    assert (times >= as_moment("2024-01-05", TimeUnit.DATETIME)).tolist() == [False, True]
 
 
 def test_a_fraction_of_a_second_is_not_rounded_away() -> None:
     moment = NOON + dt.timedelta(seconds=0.5)
     times = np.array([NOON_UNIX, NOON_UNIX + 1])
-    assert (times >= as_moment(moment, times)).tolist() == [False, True]
+    assert (times >= as_moment(moment, TimeUnit.S)).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -123,15 +131,50 @@ def test_a_fraction_of_a_second_is_not_rounded_away() -> None:
 )
 def test_what_is_no_moment_is_refused(moment: object) -> None:
     with pytest.raises(DataError, match="is not a moment: give a number or a date"):
-        as_moment(moment, np.array([1, 20]))
+        as_moment(moment, TimeUnit.ORDER)
 
 
 def test_a_date_for_a_log_of_positions_is_refused() -> None:
-    with pytest.raises(DataError, match="up to 340, are not Unix times: give a number"):
-        as_moment(NOON, np.array([0, 340]))
+    with pytest.raises(DataError, match="are an order, not Unix times: give a number in their"):
+        as_moment(NOON, unit_of(np.array([0, 340])))
 
 
 def test_a_number_for_a_log_of_datetimes_is_refused() -> None:
-    times = np.array(["2020-01-01", "2024-06-01"], "datetime64[us]")
     with pytest.raises(DataError, match=r"7 is a number but the log's times are datetimes"):
-        as_moment(7, times)
+        as_moment(7, TimeUnit.DATETIME)
+
+
+MOMENT = dt.datetime(2001, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
+SINCE_2000 = int((MOMENT - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)).total_seconds())
+
+
+@pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9])
+def test_unix_times_in_any_unit_are_seconds(per_second: int) -> None:
+    times = np.array([int(MOMENT.timestamp()) * per_second], np.int64)
+    assert unix_seconds(times, unit_of(times)) == pytest.approx([MOMENT.timestamp()])
+    assert to_seconds(times, unit_of(times)).tolist() == [SINCE_2000]
+
+
+def test_datetimes_are_seconds_and_models_read_them_rounded_down() -> None:
+    times = np.array(["2001-02-03T04:05:06.5", "1999-12-31T23:59:59.5"], "datetime64[us]")
+    unix = unix_seconds(times, unit_of(times))
+    assert unix == pytest.approx([MOMENT.timestamp() + 0.5, 946_684_799.5])
+    assert to_seconds(times, TimeUnit.DATETIME).tolist() == [SINCE_2000, -1]
+
+
+@pytest.mark.parametrize("times", [[0, 1, 2], [0, 10**9], [2.5], []])
+def test_times_that_are_only_an_order_are_no_moments(times: list[float]) -> None:
+    unit = unit_of(np.array(times))
+    assert unit is TimeUnit.ORDER
+    assert unix_seconds(np.array(times), unit) is None
+    with pytest.raises(DataError, match="are an order and no moments"):
+        to_seconds(np.array(times), unit)
+
+
+def test_strays_do_not_decide_the_unit() -> None:
+    assert unit_of(np.array([0, 10**9, 10**9 + 5, 10**9 + 7, 10**18])) is TimeUnit.S
+
+
+def test_seconds_beyond_32_bits_are_the_nearest_and_never_mean_unknown() -> None:
+    seconds = to_seconds(np.array([-(10**15), 10**15]), TimeUnit.S)
+    assert seconds.tolist() == [UNKNOWN_TIME + 1, 2**31 - 1]

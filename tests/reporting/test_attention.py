@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from segue.model.sasrec import SASRec
 
 from segue.config import ModelConfig
 from segue.model import kernels
-from segue.model.sasrec import SASRec
 from segue.model.weights import to_array
 from segue.reporting.attention import has_attention, last_attention
 

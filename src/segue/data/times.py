@@ -83,7 +83,8 @@ def unit_of(times: npt.NDArray[Any]) -> TimeUnit:
         return TimeUnit.DATETIME
     if not times.size:
         return TimeUnit.ORDER
-    middle = float(np.partition(times, len(times) // 2)[len(times) // 2])
+    place = (len(times) - 1) // 2
+    middle = float(np.partition(times, place)[place])
     return next((unit for least, unit in _LEAST if middle >= least), TimeUnit.ORDER)
 
 
