@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from segue.data.splits import no_split as no_split
     from segue.errors import SegueError as SegueError
     from segue.fitting import fit as fit
-    from segue.model.sasrec import SASRec as SASRec
+    from segue.model.keras_model import SASRec as SASRec
     from segue.recommender import Recommender as Recommender
-    from segue.training.trainer import Session as Session
+    from segue.training.options import Session as Session
 
 __version__ = "0.1.0"
 
@@ -33,9 +33,9 @@ _HOMES = {
     "LossConfig": "segue.config",
     "ModelConfig": "segue.config",
     "Recommender": "segue.recommender",
-    "SASRec": "segue.model.sasrec",
+    "SASRec": "segue.model.keras_model",
     "SegueError": "segue.errors",
-    "Session": "segue.training.trainer",
+    "Session": "segue.training.options",
     "TrainingConfig": "segue.config",
     "fit": "segue.fitting",
     "global_time": "segue.data.splits",

@@ -20,6 +20,7 @@ from segue.data.log import InteractionLog, read_log
 from segue.data.readers import PARQUET_SUFFIXES, open_table
 from segue.data.roles import ITEM, TIME, USER, find_columns
 from segue.errors import DataError, OutputError
+from segue.files import replaced
 from segue.recommender import Recommender, check_k
 
 INTERACTIONS_AT_ONCE = 5_000_000
@@ -53,6 +54,7 @@ def recommend_file(
     user_col: str | None = None,
     item_col: str | None = None,
     time_col: str | None = None,
+    at: object = None,
     force: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> BulkSummary:
@@ -65,6 +67,7 @@ def recommend_file(
             rows of a user together and the best first. It appears whole or not at all.
         k: How many items for each user, 1 to 500.
         user_col, item_col, time_col: As for `read_log`.
+        at: The moment at which it is asked, for every user; see `Recommender.recommend`.
         force: Whether a file that stands at `target` is replaced.
         on_progress: Told the rows written so far, every `ANSWERS_AT_ONCE` or fewer.
 
@@ -84,7 +87,7 @@ def recommend_file(
             summary.users += histories.num_users
             summary.unknown_items += len(interactions) - histories.num_interactions
             summary.popular_users += int(np.count_nonzero(histories.lengths == 0))
-            for answers in _answers(recommender, histories, k):
+            for answers in _answers(recommender, histories, k, at):
                 with _writing(target):
                     answers.write_parquet(directory / f"{summary.rows:020}.parquet")
                 summary.rows += len(answers)
@@ -126,20 +129,21 @@ def _parts(log: pl.LazyFrame, source: Path) -> Iterator[InteractionLog]:
         yield interactions
 
 
-def _answers(recommender: Recommender, histories: Histories, k: int) -> Iterator[pl.DataFrame]:
+def _answers(
+    recommender: Recommender, histories: Histories, k: int, at: object
+) -> Iterator[pl.DataFrame]:
     """The recommendations user after user, `ANSWERS_AT_ONCE` rows or fewer at a time."""
     num_users = max(1, ANSWERS_AT_ONCE // k)
     for start in range(0, histories.num_users, num_users):
         users = np.arange(start, min(start + num_users, histories.num_users))
-        yield recommender.recommend_histories(histories.take(users), k).select(COLUMNS)
+        yield recommender.recommend_histories(histories.take(users), k, at=at).select(COLUMNS)
 
 
 def _join(directory: Path, target: Path) -> None:
     """Make one file of those in a directory, in the order of their names, and put it in place."""
-    whole = directory / "whole"
     files = sorted(directory.glob("*.parquet"))
-    pl.scan_parquet(files, glob=False).sink_parquet(whole, sync_on_close="all")
-    os.replace(whole, target)
+    with replaced(target) as draft:
+        pl.scan_parquet(files, glob=False).sink_parquet(draft)
 
 
 def _refuse_target(source: Path, target: Path, force: bool) -> None:

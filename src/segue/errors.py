@@ -6,6 +6,8 @@ The command line prints the message of a `SegueError` as one line and exits with
 that escapes is a defect of segue itself.
 """
 
+import signal
+
 
 class SegueError(Exception):
     """The root: catch this to catch every error that segue raises on purpose."""
@@ -40,4 +42,12 @@ class RequestError(SegueError, ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after what was done was saved; says how to go on."""
+    """Ctrl-C or SIGTERM, after what was done was saved; says how to go on.
+
+    Attributes:
+        signal: the signal's number.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signal = int(number)

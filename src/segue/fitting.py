@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.artifact import Run, check_catalogue
-from segue.config import DEFAULT_PRESET, Config, load_preset
+from segue.config import DEFAULT_PRESET, Config, DrawnLossConfig, load_preset
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.log import InteractionLog
@@ -19,18 +19,19 @@ from segue.data.splits import HeldOut, Split, no_split
 from segue.errors import DataError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
-from segue.model.encoder import compiled
-from segue.model.losses import VECTOR_ENTRIES
+from segue.model.inference import compiled
+from segue.model.kernels.device import block_sizes
 from segue.model.negatives import NegativeSampler, generator
-from segue.model.sasrec import SASRec
-from segue.model.weights import weights_of
+from segue.model.sequence_model import SequenceModel, build_model
+from segue.model.weights import WeightViews
 from segue.recommender import Recommender
-from segue.scoring import EncodedScorer, ModelScorer
-from segue.training.batches import rows_per_batch, windows_of
+from segue.retriever import EncodedScorer, ModelScorer
+from segue.training import placement
+from segue.training.loop import train
 from segue.training.memory import refuse_too_large
-from segue.training.trainer import Session, build_model, touches_rows, train
+from segue.training.options import Session
+from segue.training.plan import VALIDATION_STREAM, Plan
 
-VALIDATION_STREAM = 3  # keeps the validation's negatives apart from the training's
 VALIDATION_BLOCK = 1_024  # users whose loss is taken at once, at most
 
 
@@ -42,7 +43,7 @@ def fit(
     preset: str | Path | Config = DEFAULT_PRESET,
     session: Session = Session(),  # noqa: B008 - frozen
 ) -> Recommender:
-    """Trains a recommender.
+    """Trains a recommender, and tests it where the split has a test part.
 
     Args:
         log: what to train on: a log or histories, all of it; or a split, its training part.
@@ -72,16 +73,24 @@ def fit(
     catalogue = _aligned(items, histories)
     item_counts = histories.item_counts()
     num_items = histories.vocabulary.num_items
+    plan = Plan.of(histories, config)
+    placement.prepare(config, num_items, plan.rows_per_batch)
     refuse_too_large(
         num_items,
-        config,
-        _expected_rows(histories, config),
-        touches_rows=touches_rows(config, num_items),
+        plan,
+        touches_rows=placement.touches_rows(config, num_items),
+        num_devices=placement.num_devices(config, num_items, plan.rows_per_batch),
     )
-    model = build_model(num_items, config)
+    model = build_model(num_items, config, catalogue)
     validate = Validation(model, validation, histories, config) if validation else None
     curves = train(
-        model, histories, config, validate, also=_inputs(split, validation), session=session
+        model,
+        histories,
+        config,
+        validate,
+        plan=plan,
+        also=_inputs(split, validation),
+        session=session,
     )
     training: dict[str, Any] = {
         "epochs": curves.epochs,
@@ -90,25 +99,27 @@ def fit(
         "seconds": sum(epoch["seconds"] for epoch in curves.epochs),
         "validation_users": validation.num_users if validation else 0,
     }
-    return Recommender(
-        Run(
-            config=config,
-            weights=weights_of(model),
-            vocabulary=histories.vocabulary,
-            catalogue=catalogue,
-            item_counts=item_counts,
-            split=split,
-            training=training,
-            ranking=None,
-            report={},
-        )
+    run = Run(
+        config=config,
+        weights=WeightViews(model),
+        vocabulary=histories.vocabulary,
+        catalogue=catalogue,
+        item_counts=item_counts,
+        split=split,
+        training=training,
+        ranking=None,
+        report={},
     )
+    recommender = Recommender(run, model)
+    return recommender if split.test is None else recommender.with_report()
 
 
 class Validation:
     """Loss and ranking of a model on held-out targets, from one encoding of their histories."""
 
-    def __init__(self, model: SASRec, held_out: HeldOut, train: Histories, config: Config) -> None:
+    def __init__(
+        self, model: SequenceModel, held_out: HeldOut, train: Histories, config: Config
+    ) -> None:
         """Measures `model`, as it is at each call, on `held_out`.
 
         Args:
@@ -126,10 +137,10 @@ class Validation:
         self._weights = self._is_trained[held_out.targets].astype(np.float32)
         self._block = VALIDATION_BLOCK
         self._targets = {"positive_sequence": held_out.targets[:, None]}
-        if config.loss.loss != "softmax":
+        if isinstance(config.loss, DrawnLossConfig):
             self._targets["negative_sequence"] = _negatives(held_out, train, config)
-            entries = config.loss.negatives * config.model.width  # of a user's negatives' vectors
-            self._block = max(1, min(self._block, VECTOR_ENTRIES // entries))
+            numbers = config.loss.negatives * config.model.width  # of a user's negatives' vectors
+            self._block = max(1, min(self._block, block_sizes().negative_vectors // numbers))
 
     def __call__(self) -> dict[str, float]:
         """`val_loss`, and `ndcg@10` and `hr@10` on the whole catalogue."""
@@ -153,17 +164,13 @@ class Validation:
         return total / max(float(self._weights.sum()), 1.0)
 
 
-def _loss_of_queries(model: SASRec, queries: Any, targets: Any, weights: Any) -> Any:
-    return model.compute_loss(
-        y=targets,
-        y_pred={"item_sequence_embedding": queries[:, None, :]},
-        sample_weight=weights,
-        training=False,
-    )
+def _loss_of_queries(model: SequenceModel, queries: Any, targets: Any, weights: Any) -> Any:
+    return model.loss_at(queries[:, None, :], targets, weights)
 
 
 def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArray[np.int32]:
     """int32[users, 1, negatives], the same at every validation, never a user's own target."""
+    assert isinstance(config.loss, DrawnLossConfig)
     sampler = NegativeSampler.of(config.loss, train)
     if config.loss.exclude_history:
         histories = held_out.histories
@@ -173,15 +180,6 @@ def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArr
     shape = (held_out.num_users, 1, config.loss.negatives)
     random = generator(config.training.seed, VALIDATION_STREAM)
     return sampler.draw(random, shape, np.arange(held_out.num_users)[:, None])
-
-
-def _expected_rows(histories: Histories, config: Config) -> int:
-    """Rows of a batch, about: as if packing left no gap."""
-    windows = windows_of(histories, config)
-    if not len(windows):
-        return 0
-    full_rows = -(-windows.num_targets // config.model.max_length)
-    return rows_per_batch(windows, full_rows, config.training)
 
 
 def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:

@@ -1,8 +1,8 @@
 """`Recommender`: outside ids in, ranked outside ids out, from a trained run."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,19 @@ import polars as pl
 from segue.artifact import Run, read_run, write_run
 from segue.data.histories import Histories
 from segue.data.splits import HeldOut
-from segue.errors import RequestError
+from segue.data.times import TimeUnit, as_moment, to_seconds
+from segue.errors import DataError, RequestError
 from segue.evaluation import protocol as protocols
 from segue.evaluation.baselines import usual_baselines
 from segue.evaluation.protocol import Ranking, Scorer
-from segue.model.sasrec import SASRec
-from segue.model.weights import load_weights
-from segue.retrieval.index import ExactIndex, Exclusions, ItemIds, TopK
-from segue.scoring import ModelScorer
+from segue.model.sequence_model import SequenceModel, build_model
+from segue.model.weights import WeightViews, load_weights
+from segue.retrieval.selection import TopK
+from segue.retriever import ModelScorer, Retriever
 
 MAX_K = 500
 # Users encoded and ranked together when many are asked for.
 BLOCK_USERS = 2_048
-# Windows encoded together where somebody waits: more take longer for each, on a CPU. A service
-# compiles the shapes up to this one.
-ONLINE_ROWS = 32
 
 Id = str | int
 MODEL, POPULAR = "model", "popular"
@@ -56,21 +54,24 @@ class Recommender:
     a history without a known item gets the most popular ones, marked so.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, model: SequenceModel | None = None) -> None:
         """Builds the model of a run.
+
+        Args:
+            run: Its weights are read into the model, and from then on from there: whoever drops
+                the run they gave leaves one copy in memory.
+            model: The run's model where it exists already; it is trained no more.
 
         Raises:
             RunError: the weights do not fit the configuration.
         """
-        self.run = run
+        if model is None:
+            model = build_model(run.vocabulary.num_items, run.config, run.catalogue)
+            load_weights(model, run.weights)
+        self.run = replace(run, weights=WeightViews(model))
         self.vocabulary = run.vocabulary
-        seed = run.config.training.seed
-        self.model = SASRec(run.vocabulary.num_items, run.config.model, run.config.loss, seed=seed)
-        load_weights(self.model, run.weights)
-        self._scorer = ModelScorer(self.model, run.item_counts, is_final=True)
-        self._index = ExactIndex(self._scorer.item_table)
-        # Popularity is a product too: one column of counts against the query 1.
-        self._popular = ExactIndex(run.item_counts[:, None].astype(np.float32))
+        self.model = model
+        self.retriever = Retriever(model, run.item_counts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Recommender":
@@ -115,7 +116,9 @@ class Recommender:
     def with_report(self, test: HeldOut | None = None) -> "Recommender":
         """The same recommender whose run carries the full report and every user's rank."""
         report, ranking = self._evaluated(test, protocols.FULL, 0)
-        return Recommender(replace(self.run, report=report, ranking=ranking))
+        reported = copy(self)
+        reported.run = replace(self.run, report=report, ranking=ranking)
+        return reported
 
     def recommend(
         self,
@@ -123,6 +126,8 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
+        times: Sequence[Sequence[object]] | None = None,
+        at: object = None,
     ) -> pl.DataFrame:
         """The best k items for each history.
 
@@ -130,37 +135,94 @@ class Recommender:
             histories: outside item ids, oldest first; unknown ones are skipped.
             k: 1..500.
             exclude_seen: leave out the items of the history.
+            times: when each item of each history was taken, in the same lists: numbers in the unit
+                of the run's log, dates or datetimes, or either as text. None: not known.
+            at: the moment at which it is asked, in any form of `times`; a list gives one for each
+                history. None: not known.
 
         Returns:
             user_id (the history's place in the list), item_id, score, rank, strategy, and title
             where the catalogue has titles.
 
         Raises:
-            RequestError: k is out of range, or a history is no list of ids.
+            RequestError: k is out of range, a history is no list of ids, or moments are given that
+                the run's log has no clock for or that are none.
+            DataError: The times of a history are not in order.
         """
-        known = [self._known(history) for history in histories]
-        encoded = Histories.from_lists(self.vocabulary, known)
-        return self.recommend_histories(encoded, k, exclude_seen=exclude_seen)
+        encoded = self._encoded(histories, times)
+        return self.recommend_histories(encoded, k, exclude_seen=exclude_seen, at=at)
 
     def recommend_histories(
-        self, histories: Histories, k: int = 10, *, exclude_seen: bool = True
+        self, histories: Histories, k: int = 10, *, exclude_seen: bool = True, at: object = None
     ) -> pl.DataFrame:
-        """`recommend` for histories over this run's vocabulary, by their own user ids."""
+        """`recommend` for histories over this run's vocabulary, by their own user ids.
+
+        Without `at` each is asked about at the moment that the histories themselves say.
+        """
         check_k(k)
         self._check_vocabulary(histories)
+        if at is not None:
+            histories = histories.asked(self.asked_at(at, histories.num_users))
         blocks = [
-            self._block(histories, slice(at, at + BLOCK_USERS), k, exclude_seen)
-            for at in range(0, histories.num_users, BLOCK_USERS)
+            self._block(histories, slice(start, start + BLOCK_USERS), k, exclude_seen)
+            for start in range(0, histories.num_users, BLOCK_USERS)
         ]
         return pl.concat(blocks) if blocks else self._block(histories, slice(0, 0), k, exclude_seen)
 
-    def answer(self, history: Sequence[Id], k: int = 10, *, exclude_seen: bool = True) -> Answer:
+    def answer(
+        self,
+        history: Sequence[Id],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        times: Sequence[object] | None = None,
+        at: object = None,
+    ) -> Answer:
         """`recommend` for one history, with what was unknown in it."""
         is_known = self.vocabulary.encode_text(history) > 0
         unknown = [item for item, known in zip(history, is_known, strict=True) if not known]
-        rows = self.recommend([history], k, exclude_seen=exclude_seen)
+        rows = self.recommend(
+            [history],
+            k,
+            exclude_seen=exclude_seen,
+            times=None if times is None else [times],
+            at=at,
+        )
         strategy = MODEL if is_known.any() else POPULAR
         return Answer(strategy, unknown, rows.drop("user_id", "strategy"))
+
+    def answer_user(
+        self, user_id: Id, k: int = 10, *, exclude_seen: bool = True, at: object = None
+    ) -> Answer:
+        """`answer` for one of the run's users, whose history and its times the run knows.
+
+        Raises:
+            RequestError: the run has no such user, or as `recommend`.
+        """
+        history = self._histories.take(np.array([self._user(user_id)]))
+        rows = self.recommend_histories(history, k, exclude_seen=exclude_seen, at=at)
+        strategy = MODEL if history.num_interactions else POPULAR
+        return Answer(strategy, [], rows.drop("user_id", "strategy"))
+
+    def asked_at(self, at: object, num_histories: int) -> npt.NDArray[np.int32]:
+        """Moments as models read them: int32[histories], seconds since 2000.
+
+        Args:
+            at: One moment, or a list of one for each history; as `recommend` takes it.
+            num_histories: How many.
+
+        Raises:
+            RequestError: The run's log has no clock, there is another number of moments, or one of
+                them is none.
+        """
+        is_list = isinstance(at, Sequence | np.ndarray | pl.Series) and not isinstance(at, str)
+        moments = list(at) if is_list else [at] * num_histories  # type: ignore[call-overload]
+        if len(moments) != num_histories:
+            raise RequestError(
+                f"at must be one moment or one for each of {num_histories:,} histories, got "
+                f"{len(moments):,}"
+            )
+        return to_seconds(self._moments(moments), self.run.unit)
 
     def history_of(self, user_id: Id) -> list[Id]:
         """The items of one of the run's users, oldest first.
@@ -168,16 +230,8 @@ class Recommender:
         Raises:
             RequestError: the run has no such user, or no histories.
         """
-        if self.run.split is None:
-            raise RequestError(f"the run holds no histories, so user {user_id!r} is unknown")
-        histories = self.run.split.histories
-        user = histories.index_of(user_id)
-        if user is None:
-            raise RequestError(
-                f"user {user_id!r} is not among the run's {histories.num_users:,} users; "
-                "give a history instead"
-            )
-        return list(self.vocabulary.decode(histories.items_of(user)))
+        items = self._histories.items_of(self._user(user_id))
+        return list(self.vocabulary.decode(items))
 
     def similar(self, item_id: Id, k: int = 10) -> pl.DataFrame:
         """The items whose embeddings have the highest cosine with this item's.
@@ -195,69 +249,8 @@ class Recommender:
                 f"item {item_id!r} is not among the run's {self.vocabulary.num_items:,} items; "
                 "check the id"
             )
-        top = self.similar_to(dense, k)
+        top = self.retriever.similar(int(dense), k)
         return self._named(top, pl.Series("user_id", [item_id])).drop("user_id")
-
-    def top(
-        self,
-        strategy: str,
-        windows: ItemIds,
-        k: int,
-        *,
-        exclusions: Exclusions | None = None,
-        allowed: ItemIds | None = None,
-    ) -> TopK:
-        """The best items after each window, by dense id; fewer where fewer candidates are left.
-
-        Args:
-            strategy: "model", for windows none of which is empty, or "popular", which looks at
-                none of them.
-            windows: int32[rows, length], dense ids as `Histories.windows` gives them.
-            k: at least 1; cut to the number of items.
-            exclusions, allowed: as `ExactIndex.search` takes them.
-        """
-        if strategy == MODEL:
-            index, queries = self._index, self._scorer.encoder(windows)
-        else:
-            index, queries = self._popular, np.ones((len(windows), 1), dtype=np.float32)
-        k = min(k, self.vocabulary.num_items)
-        return index.search(queries, k, exclusions=exclusions, allowed=allowed)
-
-    def similar_to(
-        self,
-        dense_id: int,
-        k: int,
-        *,
-        denied: ItemIds | None = None,
-        allowed: ItemIds | None = None,
-    ) -> TopK:
-        """One row: the items of the highest cosine with an item, itself left out, by dense id.
-
-        Args:
-            dense_id: 1..num_items.
-            k: at least 1; cut to the number of items.
-            denied: int32[n], what is not wanted either.
-            allowed: int32[n], ascending: what may come; by default every item.
-        """
-        index, directions = self._directions
-        left_out = np.append(np.zeros(0, np.int32) if denied is None else denied, dense_id)
-        exclusions = (np.array([0, len(left_out)], np.int64), left_out.astype(np.int32))
-        k = min(k, self.vocabulary.num_items)
-        return index.search(directions[[dense_id]], k, exclusions=exclusions, allowed=allowed)
-
-    def scores_of(self, histories: Histories, dense_id: int) -> npt.NDArray[np.float32]:
-        """The score of one item after each history, float32[users]; 0 after an empty one.
-
-        Args:
-            histories: over this run's vocabulary.
-            dense_id: 1..num_items.
-        """
-        item = self._scorer.item_table[dense_id]
-        scores = [
-            self._scorer.queries(histories, slice(at, at + ONLINE_ROWS)) @ item
-            for at in range(0, histories.num_users, ONLINE_ROWS)
-        ]
-        return np.concatenate([np.zeros(0, np.float32), *scores])
 
     def titles(self, item_ids: Sequence[Id]) -> list[str]:
         """The title of each known item, its id where the catalogue has none."""
@@ -270,17 +263,56 @@ class Recommender:
         ]
 
     @property
-    def max_length(self) -> int:
-        """How many of a history's newest items the model looks at."""
-        return self.run.config.model.max_length
+    def _histories(self) -> Histories:
+        if self.run.split is None:
+            raise RequestError("the run holds no histories, so its users are unknown")
+        return self.run.split.histories
 
-    @cached_property
-    def _directions(self) -> tuple[ExactIndex, npt.NDArray[np.float32]]:
-        """The item vectors at length 1, float32[num_items + 1, width], and their index."""
-        table = self._scorer.item_table
-        norms = np.linalg.norm(table, axis=1, keepdims=True)
-        directions = table / np.maximum(norms, np.finfo(np.float32).tiny)
-        return ExactIndex(directions), directions
+    def _user(self, user_id: Id) -> int:
+        """The index of one of the run's users."""
+        user = self._histories.index_of(user_id)
+        if user is None:
+            raise RequestError(
+                f"user {user_id!r} is not among the run's {self._histories.num_users:,} users; "
+                "give a history instead"
+            )
+        return user
+
+    def _encoded(
+        self,
+        histories: Sequence[Sequence[Id]],
+        times: Sequence[Sequence[object]] | None = None,
+    ) -> Histories:
+        """The known items of histories, with their times where these are given."""
+        dense = [self._dense(history) for history in histories]
+        known = [history[history > 0] for history in dense]
+        if times is None:
+            return Histories.from_lists(self.vocabulary, known)
+        lengths = [len(history) for history in histories]
+        if [len(moments) for moments in times] != lengths:
+            raise RequestError(
+                f"times must be as many as the items of each history: {lengths}, got "
+                f"{[len(moments) for moments in times]}"
+            )
+        in_unit = [
+            self._moments(moments)[history > 0]
+            for moments, history in zip(times, dense, strict=True)
+        ]
+        return Histories.from_lists(self.vocabulary, known, in_unit, known_unit=self.run.unit)
+
+    def _moments(self, moments: Sequence[object]) -> npt.NDArray[Any]:
+        """Moments in the unit of the run's log, int64, float64 or datetime64[us]."""
+        if not self.run.unit.is_moment:
+            raise RequestError(
+                "the times of the run's log are an order and no moments, so nothing can be asked "
+                "at a moment; leave it out, or train on a log with times"
+            )
+        try:
+            parsed = [as_moment(moment, self.run.unit) for moment in moments]
+        except DataError as error:
+            raise RequestError(str(error)) from None
+        is_datetime = self.run.unit is TimeUnit.DATETIME
+        return np.array(parsed, "datetime64[us]" if is_datetime else None)
 
     def _check_vocabulary(self, histories: Histories) -> None:
         if not histories.vocabulary.equals(self.vocabulary):
@@ -289,32 +321,28 @@ class Recommender:
                 "Histories.from_log(log, recommender.vocabulary)"
             )
 
-    def _known(self, history: Sequence[Id]) -> npt.NDArray[np.int32]:
+    def _dense(self, history: Sequence[Id]) -> npt.NDArray[np.int32]:
+        """The dense ids of a history, 0 where the vocabulary lacks one."""
         if isinstance(history, str) or not isinstance(history, Sequence | np.ndarray | pl.Series):
             raise RequestError(
                 f"{history!r} is no history; a history is a list of ids, and recommend takes a "
                 "list of histories: [[1270, 593]]"
             )
-        dense = self.vocabulary.encode_text(history)
-        return dense[dense > 0]
+        return self.vocabulary.encode_text(history)
 
     def _block(
         self, histories: Histories, users: slice, k: int, exclude_seen: bool
     ) -> pl.DataFrame:
         """The recommendations of a slice of the users, in their order."""
         block = histories.take(np.arange(*users.indices(histories.num_users)))
-        is_empty = block.lengths == 0
-        parts = []
-        for strategy, members in ((MODEL, ~is_empty), (POPULAR, is_empty)):
-            chosen = block.take(np.flatnonzero(members))
-            exclusions = (chosen.offsets, chosen.item_ids) if exclude_seen else None
-            windows = chosen.windows(self.max_length)
-            top = self.top(strategy, windows, k, exclusions=exclusions)
-            frame = self._named(top, chosen.user_ids).with_columns(strategy=pl.lit(strategy))
-            parts.append(frame.with_columns(order=np.repeat(np.flatnonzero(members), top.counts)))
-        merged = pl.concat(parts).sort("order", maintain_order=True).drop("order")
-        columns = ["user_id", "item_id", "score", "rank", "strategy"]
-        return merged.select(*columns, pl.exclude(columns))
+        exclusions = (block.offsets, block.item_ids) if exclude_seen else None
+        columns = block.columns(self.retriever.max_length)
+        retrieved = self.retriever.top(columns, k, exclusions=exclusions)
+        frame = self._named(retrieved.top, block.user_ids)
+        is_popular = np.repeat(retrieved.is_popular, retrieved.top.counts)
+        strategies = pl.Series(np.where(is_popular, POPULAR, MODEL), dtype=pl.String)
+        names = ["user_id", "item_id", "score", "rank"]
+        return frame.with_columns(strategy=strategies).select(*names, "strategy", *_title(frame))
 
     def _named(self, top: TopK, user_ids: pl.Series) -> pl.DataFrame:
         """The rows of a search, with outside ids and titles; places without a candidate leave."""
@@ -348,7 +376,7 @@ class Recommender:
         self._check_vocabulary(test.histories)
         rank = protocols.ranker(protocol, self.run.item_counts > 0, seed)
         baselines, notes = self._baselines()
-        ranking = rank(self._scorer, test)
+        ranking = rank(ModelScorer(self.model, self.run.item_counts), test)
         report = protocols.report(
             ranking,
             test,
@@ -378,6 +406,6 @@ def check_k(k: int) -> None:
         RequestError: k is not in 1..500.
     """
     if k < 1:
-        raise RequestError(f"k={k} asks for nothing; ask for at least 1")
+        raise RequestError(f"k must be at least 1, got {k}")
     if k > MAX_K:
-        raise RequestError(f"k={k} exceeds the limit of {MAX_K}; ask for at most {MAX_K}")
+        raise RequestError(f"k must be at most {MAX_K}, got {k}")

@@ -155,11 +155,15 @@ def test_columns_hold_the_newest_items_from_the_left() -> None:
 def test_columns_hold_the_times_as_seconds_since_2000_and_when_each_is_asked_about() -> None:
     # 2000-01-01 is 946,684,800 in Unix time.
     log = log_of([(1, 10, 946_684_900), (1, 20, 946_684_990), (2, 10, 946_685_000)])
-    columns = Histories.from_log(log).columns(2, asked_at=np.array([400, 500], np.int32))
+    histories = Histories.from_log(log).asked(np.array([400, 500], np.int32))
+    columns = histories.columns(2)
     assert columns.timestamps is not None
     assert columns.timestamps.tolist() == [[100, 190], [200, UNKNOWN_TIME]]
     assert columns.asked_at is not None
     assert columns.asked_at.tolist() == [400, 500]
+    second = histories.take(np.array([1])).columns(2).asked_at
+    assert second is not None
+    assert second.tolist() == [500]
 
 
 def test_times_that_are_an_order_are_no_column() -> None:

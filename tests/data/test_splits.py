@@ -20,6 +20,7 @@ from segue.data.splits import (
     leave_one_out,
     no_split,
 )
+from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
 Row = tuple[int, int, int]
@@ -347,3 +348,22 @@ def test_a_sample_of_users_is_drawn_once_each_by_its_seed() -> None:
 def test_targets_must_be_items_and_one_for_each_user(targets: list[int]) -> None:
     with pytest.raises(DataError, match="targets for 2 users; give each user one dense id"):
         HeldOut("test", HISTORIES, np.array(targets, np.int32))
+
+
+def test_a_target_is_asked_for_at_its_own_time() -> None:
+    # 2000-01-01 is 946,684,800 in Unix time; three users with three interactions each.
+    rows = [(user, item, 946_684_800 + 100 * user + item) for user in (1, 2) for item in (1, 2, 3)]
+    split = leave_one_out(log_of(rows))
+    assert split.test is not None
+    asked_at = split.test.histories.asked_at
+    assert asked_at is not None
+    assert asked_at.tolist() == [103, 203]
+    assert split.test.take(np.array([1])).histories.asked_at.tolist() == [203]  # type: ignore[union-attr]
+    assert split.train.asked_at is None
+
+
+def test_a_split_by_time_needs_times() -> None:
+    vocabulary = Vocabulary(pl.Series([1, 2]))
+    histories = Histories.from_lists(vocabulary, [np.array([1, 2], np.int32)])
+    with pytest.raises(DataError, match="these histories have no times to split by"):
+        global_time(histories)

@@ -43,6 +43,7 @@ from segue.artifact.tables import (
 )
 from segue.config import Config, config_of_run
 from segue.data.splits import Split
+from segue.data.times import TimeUnit
 from segue.data.vocabulary import Vocabulary
 from segue.errors import RunError
 from segue.evaluation.protocol import Ranking
@@ -81,6 +82,11 @@ class Run:
     training: Mapping[str, Any]
     ranking: Ranking | None
     report: Mapping[str, Any]
+
+    @property
+    def unit(self) -> TimeUnit:
+        """Of the times of its log; an order where it carries no histories."""
+        return TimeUnit.ORDER if self.split is None else self.split.histories.unit
 
     def __post_init__(self) -> None:
         num_items = self.vocabulary.num_items

@@ -23,10 +23,13 @@ from segue.cli.recommend import recommend, similar
 from segue.cli.report_page import report
 from segue.cli.serve import events, serve
 from segue.cli.tune import tune
-from segue.errors import SegueError
+from segue.errors import Interrupted, SegueError
 
 DEBUG = "--debug"
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
+# What shells add to the number of the signal that ended a command.
+SIGNALLED = 128
+INTERRUPTED = SIGNALLED + 2
 ALLOCATORS = {"demo": HUGE_PAGES, "fit": HUGE_PAGES, "tune": HUGE_PAGES, "serve": ONE_ARENA}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
@@ -40,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit.
 
     The exit code is 0: done; 1: bad data, run, preset or value; 2: an unknown command or option;
-    130: Ctrl-C. What went wrong is told in one line on standard error, by a traceback with
-    `--debug`, which may stand anywhere.
+    130: Ctrl-C; 143: SIGTERM, after a training was saved. What went wrong is told in one line on
+    standard error, by a traceback with `--debug`, which may stand anywhere.
 
     Args:
         arguments: Without the program's name; by default those of the process.
@@ -113,8 +116,10 @@ def _flush_output() -> None:
 def _told(error: BaseException) -> tuple[str, int]:
     """What is said of an error, and the exit code."""
     match error:
+        case Interrupted():
+            return str(error), SIGNALLED + error.signal
         case KeyboardInterrupt():
-            return str(error) or "stopped", INTERRUPTED
+            return "stopped", INTERRUPTED
         case typer.TyperException():
             # A value that is bad or missing; the others are about the commands and options.
             is_value = isinstance(error, typer.BadParameter)

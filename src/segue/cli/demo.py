@@ -36,7 +36,7 @@ def demo(
     from segue.config import load_preset
     from segue.data.splits import leave_one_out
     from segue.fitting import fit
-    from segue.training.trainer import Session
+    from segue.training.options import Session
 
     force = force or out == DEFAULT_RUN
     check_output(out, force=force)
@@ -46,8 +46,7 @@ def demo(
     preset = load_preset(PRESET)
     epochs = max(preset.training.epochs, INTERACTIONS_SEEN // len(log))
     config = preset.with_settings([f"epochs={epochs}"])
-    trained = fit(split, items=films, preset=config, session=Session(show_progress=True))
-    recommender = trained.with_report()
+    recommender = fit(split, items=films, preset=config, session=Session(show_progress=True))
     recommender.save(out, force=force)
     print_headline(recommender.run.report)
     _print_example(recommender, split.histories.user_ids[0])

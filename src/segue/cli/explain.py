@@ -23,6 +23,13 @@ def explain(
     item: Annotated[
         str, typer.Option(metavar="ID", show_default=False, help="The item to explain.")
     ],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The moment at which it is asked: ISO 8601, or a number in the log's unit.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell how the score of an item changes without each item of the history.
@@ -35,7 +42,7 @@ def explain(
 
     recommender = Recommender.load(run)
     texts = [text.strip() for text in history.split(",") if text.strip()]
-    found = explained(recommender, texts, item.strip())
+    found = explained(recommender, texts, item.strip(), at=at)
     if found.unknown_items:
         note(f"skipped {len(found.unknown_items)} of {len(texts)} items, unknown to the run")
     if as_json:

@@ -141,7 +141,7 @@ def fit(
     from segue.data.items import read_items
     from segue.fitting import fit as train
     from segue.training.checkpoint import refuse_missing
-    from segue.training.trainer import Session
+    from segue.training.options import Session
 
     check_output(out, force=force)
     checkpoint = checkpoint_of(out)
@@ -172,8 +172,6 @@ def fit(
     recommender = train(
         split, validation=validation, items=catalogue, preset=config, session=session
     )
-    if split.test is not None:
-        recommender = recommender.with_report()
     recommender.save(out, force=force)
     remove_checkpoint(checkpoint)
     print_run(out, recommender)

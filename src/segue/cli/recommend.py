@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from segue.data.vocabulary import Vocabulary
-    from segue.recommender import Recommender
+    from segue.recommender import Answer
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ class Question:
     target: Annotated[
         Path | None,
         typer.Option("--output", metavar="FILE", help="The Parquet file to write for --input."),
+    ] = None
+
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The moment at which it is asked: ISO 8601, or a number in the log's unit.",
+        ),
     ] = None
 
     def check(self) -> None:
@@ -76,6 +84,7 @@ def recommend(
             question.source,
             question.target,
             k,
+            at=question.at,
             force=force,
             on_progress=lambda rows: note(f"{rows:,} recommendations written"),
             **asdict(columns),
@@ -83,10 +92,12 @@ def recommend(
         _print_summary(asdict(summary), question.target, as_json)
     elif question.history is not None:
         texts = [text.strip() for text in question.history.split(",") if text.strip()]
-        _print_answer(recommender, _ids(texts, recommender.vocabulary), k, as_json)
+        history = _ids(texts, recommender.vocabulary)
+        answer = recommender.answer(history, k, at=question.at)
+        _print_answer(answer, len(history), k, as_json)
     else:
-        history = recommender.history_of(question.user or "")
-        _print_answer(recommender, history, k, as_json)
+        answer = recommender.answer_user(question.user or "", k, at=question.at)
+        _print_answer(answer, 0, k, as_json)
 
 
 def similar(
@@ -118,19 +129,15 @@ def _ids(texts: Sequence[str], vocabulary: "Vocabulary") -> list[str | int]:
     return [text if each is None else each for text, each in zip(texts, own, strict=True)]
 
 
-def _print_answer(
-    recommender: "Recommender", history: Sequence[str | int], k: int, as_json: bool
-) -> None:
+def _print_answer(answer: "Answer", num_given: int, k: int, as_json: bool) -> None:
+    """The recommendations, after what was skipped of the items given."""
     from segue.data.checks import shown_names
     from segue.recommender import POPULAR
 
-    answer = recommender.answer(history, k)
     unknown = answer.unknown_items
     if unknown:
         names = shown_names(str(each) for each in unknown)
-        note(
-            f"skipped {len(unknown)} of {len(history)} items, which the run does not know: {names}"
-        )
+        note(f"skipped {len(unknown)} of {num_given} items, which the run does not know: {names}")
     if answer.strategy == POPULAR:
         note("no known item in the history: these are the most popular items")
     _print_items(answer.items, k, {"strategy": answer.strategy, "unknown_items": unknown}, as_json)

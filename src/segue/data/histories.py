@@ -1,7 +1,7 @@
 """Histories: every user's items in time order, in flat arrays."""
 
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -31,6 +31,8 @@ class Histories:
         timestamps: int64 | float64 | datetime64[us], [interactions], never falling within a user;
             None where they are not known.
         weights: float32[interactions], NaN where null; None where the log has none.
+        asked_at: int32[users], when what follows each history is asked for, in seconds since 2000;
+            None where that is not known.
         unit: Of the times.
         known_unit: Given where these are a part of a log, whose unit this is; else it is found
             from the times.
@@ -45,6 +47,7 @@ class Histories:
     item_ids: npt.NDArray[np.int32]
     timestamps: npt.NDArray[Any] | None = None
     weights: npt.NDArray[np.float32] | None = None
+    asked_at: npt.NDArray[np.int32] | None = None
     unit: TimeUnit = field(init=False)
     known_unit: InitVar[TimeUnit | None] = None
 
@@ -57,12 +60,13 @@ class Histories:
             and bool((self.lengths >= 0).all())
             and (self.timestamps is None or len(self.timestamps) == size)
             and (self.weights is None or len(self.weights) == size)
+            and (self.asked_at is None or len(self.asked_at) == len(self.user_ids))
         )
         if not is_consistent:
             raise DataError(
                 f"histories of {len(self.user_ids):,} users and {size:,} interactions do not fit "
-                f"their {len(self.offsets):,} offsets, timestamps or weights; make them again from "
-                f"the log"
+                f"their {len(self.offsets):,} offsets, timestamps, weights or moments; make them "
+                f"again from the log"
             )
         unit = known_unit or (
             TimeUnit.ORDER if self.timestamps is None else unit_of(self.timestamps)
@@ -103,8 +107,22 @@ class Histories:
         )
 
     @classmethod
-    def from_lists(cls, vocabulary: Vocabulary, histories: Sequence[npt.NDArray[np.int32]]) -> Self:
-        """Histories of dense ids, oldest first; the users are 0, 1, ..., their times not known."""
+    def from_lists(
+        cls,
+        vocabulary: Vocabulary,
+        histories: Sequence[npt.NDArray[np.int32]],
+        timestamps: Sequence[npt.NDArray[Any]] | None = None,
+        *,
+        known_unit: TimeUnit | None = None,
+    ) -> Self:
+        """Histories of dense ids, oldest first; the users are 0, 1, ...
+
+        Args:
+            vocabulary: What the dense ids mean.
+            histories: int32[n] each.
+            timestamps: The items' times, [n] each; None: not known.
+            known_unit: Of the times.
+        """
         lengths = np.fromiter((len(history) for history in histories), np.int64, len(histories))
         empty = np.zeros(0, np.int32)
         return cls(
@@ -112,6 +130,8 @@ class Histories:
             pl.int_range(len(histories), dtype=pl.Int64, eager=True),
             offsets_of(lengths),
             np.concatenate([empty, *histories]).astype(np.int32),
+            np.concatenate(timestamps) if timestamps else None,
+            known_unit=known_unit,
         )
 
     @property
@@ -131,6 +151,10 @@ class Histories:
     def users(self) -> npt.NDArray[np.int64]:
         """The user of each interaction by index, int64[interactions]."""
         return np.repeat(np.arange(self.num_users), self.lengths)
+
+    def users_of(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The users, by index, of interactions at these places of the flat arrays."""
+        return np.searchsorted(self.offsets, places, side="right") - 1
 
     def items_of(self, user: int) -> npt.NDArray[np.int32]:
         """The dense ids of the user with this index, oldest first."""
@@ -159,33 +183,38 @@ class Histories:
         """
         starts = self.offsets[users]
         lengths = ends - starts
-        return self._gathered(self.user_ids.gather(users), lengths, ranges(starts, lengths))
+        asked_at = None if self.asked_at is None else self.asked_at[users]
+        return self._gathered(
+            self.user_ids.gather(users), lengths, ranges(starts, lengths), asked_at
+        )
 
     def select(self, is_kept: npt.NDArray[np.bool_]) -> Self:
         """The interactions kept, bool[interactions]; users stay, perhaps with empty histories."""
         lengths = np.diff(offsets_of(is_kept)[self.offsets])
-        return self._gathered(self.user_ids, lengths, np.flatnonzero(is_kept))
+        return self._gathered(self.user_ids, lengths, np.flatnonzero(is_kept), self.asked_at)
 
     def columns(
         self,
         max_length: int,
         users: slice | npt.NDArray[np.intp] = slice(None),
-        *,
-        asked_at: npt.NDArray[np.int32] | None = None,
     ) -> Columns:
         """The newest `max_length` interactions of each user, as a model is given them.
 
         Args:
             max_length: Positions of a row, at least 1.
             users: Which users, by index.
-            asked_at: int32[rows], when each is asked about, in seconds since 2000; None: unknown.
         """
         flat: dict[str, npt.NDArray[Any]] = {ITEM_IDS: self.item_ids}
         if self.seconds is not None:
             flat[TIMESTAMPS] = self.seconds
         if self.weights is not None:
             flat["weights"] = self.weights
+        asked_at = None if self.asked_at is None else self.asked_at[users]
         return Columns.from_flat(flat, self.offsets, max_length, rows=users, asked_at=asked_at)
+
+    def asked(self, at: npt.NDArray[np.int32] | None) -> Self:
+        """The same histories, asked about at these moments: int32[users], seconds since 2000."""
+        return replace(self, asked_at=at, known_unit=self.unit)
 
     @cached_property
     def seconds(self) -> npt.NDArray[np.int32] | None:
@@ -214,7 +243,11 @@ class Histories:
         return IdLookup(self.user_ids)
 
     def _gathered(
-        self, user_ids: pl.Series, lengths: npt.NDArray[np.int64], places: npt.NDArray[np.intp]
+        self,
+        user_ids: pl.Series,
+        lengths: npt.NDArray[np.int64],
+        places: npt.NDArray[np.intp],
+        asked_at: npt.NDArray[np.int32] | None,
     ) -> Self:
         return type(self)(
             self.vocabulary,
@@ -223,6 +256,7 @@ class Histories:
             self.item_ids[places],
             None if self.timestamps is None else self.timestamps[places],
             None if self.weights is None else self.weights[places],
+            asked_at,
             known_unit=self.unit,
         )
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.columns import Columns
 from segue.data.histories import Histories
 from segue.data.log import InteractionLog
 from segue.data.times import as_moment
@@ -36,19 +35,17 @@ class HeldOut:
 
     Attributes:
         part: "validation" or "test".
-        histories: Everything before each target; may be empty for some users.
+        histories: Everything before each target, asked about at the target's own time where times
+            are moments; may be empty for some users.
         targets: int32[users], dense.
         is_trained_user: bool[users], True where the user has training interactions; None where
             that is not known.
-        asked_at: int32[users], when each target was asked for: its own time, in seconds since 2000;
-            None where the log's times are no moments.
     """
 
     part: str
     histories: Histories
     targets: npt.NDArray[np.int32]
     is_trained_user: npt.NDArray[np.bool_] | None = None
-    asked_at: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         num_items = self.histories.vocabulary.num_items
@@ -79,13 +76,7 @@ class HeldOut:
             self.histories.take(users),
             self.targets[users],
             None if is_trained is None else is_trained[users],
-            None if self.asked_at is None else self.asked_at[users],
         )
-
-    def columns(self, max_length: int, users: slice | npt.NDArray[np.intp]) -> Columns:
-        """The histories of these users (by index), each asked about at its target's time."""
-        asked_at = None if self.asked_at is None else self.asked_at[users]
-        return self.histories.columns(max_length, users, asked_at=asked_at)
 
     def only(self, user_ids: pl.Series) -> Self:
         """The users among `user_ids` (outside ids, compared by text), in the order they have here.
@@ -193,12 +184,13 @@ class Split:
         if not places.size:
             return None
         users = self.histories.users[places]
+        seconds = self.histories.seconds
+        before = self.histories.take_until(users, places)
         return HeldOut(
             PART_NAMES[part],
-            self.histories.take_until(users, places),
+            before.asked(None if seconds is None else seconds[places]),
             self.histories.item_ids[places],
             self.train.lengths[users] > 0,
-            None if self.histories.seconds is None else self.histories.seconds[places],
         )
 
     def _refuse_disorder(self) -> None:

@@ -11,7 +11,7 @@ from segue.data.histories import Histories
 from segue.data.times import DAY_S, unix_seconds
 from segue.errors import DataError, RequestError
 from segue.evaluation.protocol import Scorer
-from segue.retrieval.index import top_k
+from segue.retrieval.selection import top_k
 
 # The comparison grows with the square: 50,000 items took 19 s on one core, 20,000 took 6 s.
 MAX_KNN_ITEMS = 50_000

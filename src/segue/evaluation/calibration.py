@@ -12,7 +12,7 @@ import numpy.typing as npt
 from segue.data.splits import HeldOut
 from segue.errors import DataError, RequestError
 from segue.evaluation.protocol import Scorer, blocks_of, unseen
-from segue.retrieval.index import top_k
+from segue.retrieval.selection import top_k
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

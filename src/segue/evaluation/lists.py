@@ -14,7 +14,7 @@ from segue.data.histories import Histories
 from segue.data.splits import HeldOut
 from segue.errors import DataError, RequestError
 from segue.evaluation.protocol import Scorer, blocks_of, unseen
-from segue.retrieval.index import top_k
+from segue.retrieval.selection import top_k
 
 Lists = npt.NDArray[np.int32]
 Features = npt.NDArray[np.floating[Any]]

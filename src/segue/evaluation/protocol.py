@@ -122,29 +122,6 @@ def rank_sampled(
     return _rank(scorer, held_out, candidates_of, is_trained)
 
 
-def evaluate(
-    scorer: Scorer,
-    held_out: HeldOut,
-    *,
-    protocol: str = FULL,
-    baselines: Mapping[str, Scorer] | None = None,
-    is_trained: Mask | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Rank a scorer and the baselines beside it, and report: see `report`.
-
-    Raises:
-        RequestError: The protocol is unknown.
-        DataError: There is nobody to rank, or a score of a candidate is not finite.
-    """
-    rank = ranker(protocol, is_trained, seed)
-    ranking = rank(scorer, held_out)
-    beside = {name: rank(baseline, held_out) for name, baseline in (baselines or {}).items()}
-    return report(
-        ranking, held_out, protocol=protocol, baselines=beside, is_trained=is_trained, seed=seed
-    )
-
-
 def report(
     ranking: Ranking,
     held_out: HeldOut,

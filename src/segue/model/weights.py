@@ -1,6 +1,6 @@
 """A model's weights as named NumPy arrays, the same names on every backend."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -15,6 +15,22 @@ Weights = dict[str, npt.NDArray[Any]]
 def weights_of(model: keras.Model) -> Weights:
     """Every array that scoring needs, by its path below the model: `block_0/attention/...`."""
     return {name: to_numpy(variable) for name, variable in named_variables(model).items()}
+
+
+class WeightViews(Mapping[str, npt.NDArray[Any]]):
+    """The arrays of `weights_of`, read from the model when they are asked for: no second copy."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._variables = named_variables(model)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return as_numpy(self._variables[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
 
 
 def load_weights(model: keras.Model, weights: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segue.data.histories import Histories
+from segue.data.columns import Columns
 from segue.errors import RequestError
 from segue.recommender import Id, Recommender
 
@@ -56,7 +56,9 @@ class Explanation:
     note: str = NOT_A_SUM
 
 
-def explain(recommender: Recommender, history: Sequence[Id], item_id: Id) -> Explanation:
+def explain(
+    recommender: Recommender, history: Sequence[Id], item_id: Id, *, at: object = None
+) -> Explanation:
     """Leave out each item of a history in turn, and see how the score of an item changes.
 
     All the histories are encoded together. Only the newest `max_length` items are looked at, so
@@ -70,6 +72,7 @@ def explain(recommender: Recommender, history: Sequence[Id], item_id: Id) -> Exp
         recommender: Whose scores are explained.
         history: Outside item ids, oldest first; unknown ones are skipped.
         item_id: An item of the run, in the history or not.
+        at: The moment at which it is asked; see `Recommender.recommend`.
 
     Raises:
         RequestError: The item is unknown, or the history holds no known item.
@@ -87,7 +90,7 @@ def explain(recommender: Recommender, history: Sequence[Id], item_id: Id) -> Exp
             "the history holds no item that the run knows, so the most popular items are "
             "recommended whatever it holds; there is nothing to explain"
         )
-    whole, *without = _scores(recommender, known, int(dense_id))
+    whole, *without = _scores(recommender, known, int(dense_id), at)
     places = np.flatnonzero(dense > 0)
     titles = recommender.titles(list(vocabulary.decode(known)))
     influences = [
@@ -102,11 +105,15 @@ def explain(recommender: Recommender, history: Sequence[Id], item_id: Id) -> Exp
     return Explanation(own_id, title, whole, influences, unknown)
 
 
-def _scores(recommender: Recommender, known: npt.NDArray[np.int32], dense_id: int) -> list[float]:
+def _scores(
+    recommender: Recommender, known: npt.NDArray[np.int32], dense_id: int, at: object
+) -> list[float]:
     """The score after the whole history, then after it without each of its places."""
-    num_older = max(0, len(known) - recommender.model.settings.max_length)
+    retriever = recommender.retriever
+    num_older = max(0, len(known) - retriever.max_length)
     newest = range(num_older, len(known))
     histories = [known, *(np.delete(known, place) for place in newest)]
-    encoded = Histories.from_lists(recommender.vocabulary, histories)
-    whole, *without = (float(score) for score in recommender.scores_of(encoded, dense_id))
+    asked_at = None if at is None else recommender.asked_at(at, len(histories))
+    columns = Columns.from_lists(histories, retriever.max_length, asked_at=asked_at)
+    whole, *without = (float(score) for score in retriever.scores_of(columns, dense_id))
     return [whole, *[whole] * num_older, *without]

@@ -17,9 +17,9 @@ from segue.evaluation.calibration import reliability, top_probabilities
 from segue.evaluation.protocol import Ranking, Scorer
 from segue.evaluation.slices import slices, slices_by_age
 from segue.recommender import Recommender
-from segue.reporting.attention import has_attention, last_attention
+from segue.reporting.attention import last_attention
 from segue.reporting.runs import baselines_beside, compare_runs, held_out_by, ranking_of
-from segue.scoring import EncodedScorer, ModelScorer
+from segue.retriever import EncodedScorer, ModelScorer
 
 Section = dict[str, Any]
 
@@ -90,7 +90,7 @@ def _beyond(recommender: Recommender, test: HeldOut, systems: Mapping[str, Score
     num_users = int(np.count_nonzero(train.lengths))
     is_trained = run.item_counts > 0
     column = label_column(run.catalogue)
-    embeddings = ModelScorer(recommender.model).item_table
+    embeddings = recommender.retriever.item_table
     found: dict[str, dict[str, float]] = {}
     for system, scorer in systems.items():
         top = lists.top_lists(scorer, test, is_trained=is_trained)
@@ -202,7 +202,7 @@ def _examples(
 def _attention(
     recommender: Recommender, test: HeldOut, chosen: Mapping[str, npt.NDArray[np.intp]]
 ) -> Section:
-    if not has_attention(recommender.model):
+    if not recommender.model.is_attentive:
         return {
             "missing": f"The encoder {recommender.run.config.model.encoder} attends to nothing."
         }
@@ -210,8 +210,9 @@ def _attention(
     users = users[test.histories.lengths[users] > 0][:NUM_ATTENTIONS]
     shown = []
     for user in users:
-        window = test.histories.items_of(int(user))[-recommender.model.settings.max_length :]
-        weights = last_attention(recommender.model, window)
+        columns = test.histories.columns(recommender.retriever.max_length, np.array([user]))
+        weights = last_attention(recommender.model, columns)
+        window = columns.item_ids[0, : len(weights)]
         titles = recommender.titles(list(recommender.vocabulary.decode(window)))
         first = max(0, len(window) - SHOWN_HISTORY)
         shown.append(

@@ -1,1 +1,5 @@
-"""Retrieval: the best items for a query, exactly, with exclusions and allow-lists."""
+"""Retrieval: the best items for queries, by indexes that are registered by name; filters."""
+
+from segue.retrieval import exact
+
+__all__ = ["exact"]

@@ -6,10 +6,14 @@ Keys differ from each other, so the k greatest are the same however the candidat
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from segue.errors import RequestError
+
+ItemIds = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int64]
@@ -20,6 +24,42 @@ BLOCK_BYTES = 2 * 2**20
 BLOCK_ROWS = 256
 
 LOW_HALF = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """The best items of each row, in descending score; of equal scores the lower dense id first.
+
+    Attributes:
+        item_ids: int32[rows, k], dense; 0 where no candidate was left.
+        scores: float32[rows, k]; -inf there.
+        counts: int32[rows], how many of the k there are.
+    """
+
+    item_ids: ItemIds
+    scores: Scores
+    counts: npt.NDArray[np.int32]
+
+
+def top_k(scores: Scores, k: int) -> tuple[ItemIds, Scores]:
+    """The k best columns of each row, int32[rows, k], and their scores, float32[rows, k].
+
+    In descending score; of equal scores the lower column first. A column is a dense id, and -inf
+    marks what is no candidate (padding, seen items): where none is left, 0 and -inf are returned.
+
+    Raises:
+        RequestError: k is not positive, or a score is NaN or +inf.
+    """
+    check_k(k)
+    best = np.empty((len(scores), k), np.int64)
+    for start in range(0, len(scores), BLOCK_ROWS):
+        rows = scores[start : start + BLOCK_ROWS]
+        # NaN is not below infinity either, and the maximum of anything with NaN is NaN.
+        if not rows.max(initial=-np.inf) < np.inf:
+            raise RequestError("the scores hold NaN or +inf; give finite ones, or -inf for none")
+        best[start : start + len(rows)] = best_keys(_slicer(rows), len(rows), rows.shape[1], k)
+    found = decoded(best, np.arange(scores.shape[1], dtype=np.int32))
+    return found.item_ids, found.scores
 
 
 def best_keys(
@@ -57,6 +97,29 @@ def scores_of(keys: Keys) -> Scores:
 def positions_of(keys: Keys) -> Places:
     """The positions in keys: the inverse of `keys_of`."""
     return LOW_HALF - (keys & LOW_HALF)
+
+
+def decoded(best: Keys, item_ids: ItemIds) -> TopK:
+    """The items that keys stand for: `item_ids` int32[positions], by position."""
+    scores = scores_of(best)
+    is_found = scores > -np.inf
+    found = np.zeros(best.shape, np.int32)
+    found[is_found] = item_ids[positions_of(best[is_found])]
+    return TopK(found, scores, np.count_nonzero(is_found, axis=1).astype(np.int32))
+
+
+def check_k(k: int) -> None:
+    """Refuses a k that asks for nothing.
+
+    Raises:
+        RequestError: k is not positive.
+    """
+    if k <= 0:
+        raise RequestError(f"k must be at least 1, got {k}")
+
+
+def _slicer(scores: Scores) -> Callable[[int, int], Scores]:
+    return lambda first, stop: scores[:, first:stop]
 
 
 def _merged(best: Keys, scores: Scores, first: int) -> Keys:

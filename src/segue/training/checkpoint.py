@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -18,14 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from segue.config import Config
+from segue.data.columns import ASKED_AT, ITEM_IDS, TIMESTAMPS
 from segue.data.histories import Histories
 from segue.errors import OutputError, TrainingError
-from segue.model.weights import Weights, as_numpy, named_variables, to_numpy
+from segue.files import replaced
+from segue.model.weights import Weights
+from segue.training.steps import Step
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "state.safetensors"
 ANEW = "start anew with --force in place of --resume"
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
+# What the names of arrays begin with.
+STATE, BEST = "state/", "best/"
 
 
 class Standing(BaseModel):
@@ -34,6 +36,7 @@ class Standing(BaseModel):
     Attributes:
         epoch, batch: the next batch to train on.
         seconds: spent in that epoch so far.
+        loss: the sum of the losses of that epoch's batches so far.
         curves: one entry an epoch: epoch (from 1), loss, seconds, and what validation measured.
         best_score: the best NDCG@10 on validation so far; None before the first.
         best_epoch: the epoch, from 1, after which it was reached.
@@ -45,6 +48,7 @@ class Standing(BaseModel):
     epoch: NonNegativeInt = 0
     batch: NonNegativeInt = 0
     seconds: NonNegativeFloat = 0.0
+    loss: float = 0.0
     curves: list[dict[str, float]] = []
     best_score: float | None = None
     best_epoch: NonNegativeInt | None = None
@@ -64,18 +68,37 @@ class Inputs:
     data: str
 
     @classmethod
-    def of(cls, config: Config, *parts: Histories | npt.NDArray[Any]) -> "Inputs":
-        """The inputs of a training on these histories and arrays."""
+    def of(
+        cls,
+        config: Config,
+        parts: Sequence[Histories | npt.NDArray[Any]],
+        wants: Sequence[str] = (),
+    ) -> "Inputs":
+        """The inputs of a training on these histories and arrays.
+
+        Args:
+            config: the configuration.
+            parts: whatever is trained or measured on.
+            wants: the columns of the histories that the model reads beside the items.
+        """
         digest = hashlib.sha256()
-        for each in parts:
-            if isinstance(each, Histories):
-                ids = each.vocabulary.ids.cast(pl.String)
+        for part in parts:
+            if isinstance(part, Histories):
+                ids = part.vocabulary.ids.cast(pl.String)
                 digest.update("\0".join(ids).encode())
-                digest.update(each.offsets.tobytes())
-                digest.update(each.item_ids.tobytes())
+                for array in (part.offsets, *_columns(part, wants)):
+                    digest.update(array.tobytes())
             else:
-                digest.update(each.tobytes())
+                digest.update(part.tobytes())
         return cls(config, digest.hexdigest())
+
+
+def _columns(histories: Histories, wants: Sequence[str]) -> list[npt.NDArray[Any]]:
+    """The columns that a training reads, without those that are not known."""
+    names = {ITEM_IDS, *(TIMESTAMPS if name == ASKED_AT else name for name in wants)}
+    columns = [histories.flat(name) for name in sorted(names)]
+    columns.append(histories.asked_at if ASKED_AT in wants else None)
+    return [column for column in columns if column is not None]
 
 
 class _Header(BaseModel):
@@ -94,53 +117,48 @@ class Progress:
     Attributes:
         standing: where it stands.
         best_weights: the weights with the best score; empty before the first validation.
-        running_loss: the arrays of Keras' running loss at a stop within an epoch, for Keras resets
-            them when an epoch begins; empty otherwise.
-        began_at: when the epoch began by `time.perf_counter`, as if it had never been stopped.
     """
 
     standing: Standing = field(default_factory=Standing)
     best_weights: Weights = field(default_factory=dict)
-    running_loss: list[npt.NDArray[Any]] = field(default_factory=list)
-    began_at: float = 0.0
 
 
-def save(directory: Path, model: keras.Model, progress: Progress, inputs: Inputs) -> None:
+def save(directory: Path, step: Step, progress: Progress, inputs: Inputs) -> None:
     """Writes the checkpoint beside the old one and replaces it.
 
     Args:
         directory: made where it is missing.
-        model: compiled; its variables, its optimizer's and its running loss are kept.
+        step: what it depends on is kept.
         progress: where the training stands.
         inputs: what must be the same when it is resumed.
 
     Raises:
         OutputError: the directory cannot be written.
     """
-    variables = _variables(model)
-    arrays = {f"variable/{name}": _in_order(as_numpy(each)) for name, each in variables.items()}
-    arrays |= {f"best/{name}": array for name, array in progress.best_weights.items()}
+    arrays = {f"{STATE}{name}": _in_order(array) for name, array in step.state().items()}
+    arrays |= {f"{BEST}{name}": array for name, array in progress.best_weights.items()}
     header = _Header(
         format_version=FORMAT_VERSION,
         config=inputs.config.model_dump(mode="json"),
         data=inputs.data,
         standing=progress.standing,
     )
-    temporary = directory / f".{FILE_NAME}.{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, temporary, metadata={"segue": header.model_dump_json()})
-        _flush(temporary)
-        os.replace(temporary, directory / FILE_NAME)
+        with replaced(directory / FILE_NAME) as draft:
+            save_file(arrays, draft, metadata={"segue": header.model_dump_json()})
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the checkpoint in {directory}: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
-def load(directory: Path, model: keras.Model, inputs: Inputs) -> Progress:
-    """Puts the checkpoint's variables into the model and returns where the training stood.
+def load(directory: Path, step: Step, weight_shapes: Shapes, inputs: Inputs) -> Progress:
+    """Puts the checkpoint's state into the step and returns where the training stood.
+
+    Args:
+        directory: of the checkpoint.
+        step: of the same training.
+        weight_shapes: of the model's weights, by name.
+        inputs: what must be the same.
 
     Raises:
         TrainingError: no checkpoint, a damaged one, or one of another log or configuration.
@@ -152,19 +170,17 @@ def load(directory: Path, model: keras.Model, inputs: Inputs) -> Progress:
             header = _Header.model_validate(json.loads((file.metadata() or {}).get("segue", "{}")))
             _refuse_others(path, header, inputs)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            best = _under("best/", shapes)
-            _refuse_misfits(path, _shapes(_variables(model)), _under("variable/", shapes))
+            best = _under(BEST, shapes)
+            _refuse_misfits(path, step.shapes(), _under(STATE, shapes))
             if best:
-                _refuse_misfits(path, _shapes(named_variables(model)), best)
+                _refuse_misfits(path, weight_shapes, best)
             # One at a time: large tables are not held twice.
-            for name, variable in _variables(model).items():
-                variable.assign(file.get_tensor(f"variable/{name}"))
-            best_weights = {name: file.get_tensor(f"best/{name}") for name in best}
+            step.restore(lambda name: file.get_tensor(f"{STATE}{name}"))
+            best_weights = {name: file.get_tensor(f"{BEST}{name}") for name in best}
     except (OSError, SafetensorError, ValueError, RecursionError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"the checkpoint {path} is damaged ({reason}); {ANEW}") from None
-    running = [to_numpy(each) for each in running_loss(model)] if header.standing.batch else []
-    return Progress(header.standing, best_weights, running)
+    return Progress(header.standing, best_weights)
 
 
 def refuse_missing(directory: Path) -> None:
@@ -178,17 +194,6 @@ def refuse_missing(directory: Path) -> None:
         raise TrainingError(f"no checkpoint at {path} to resume from; start without --resume")
 
 
-def running_loss(model: keras.Model) -> list[Any]:
-    """The variables of Keras' running loss."""
-    return [variable for metric in model.metrics for variable in metric.variables]
-
-
-def _variables(model: keras.Model) -> dict[str, Any]:
-    """What must come back: weights, seeds, the optimizer's state and the running loss."""
-    variables = [*model.variables, *model.optimizer.variables, *running_loss(model)]
-    return {f"{index:04d}": variable for index, variable in enumerate(variables)}
-
-
 def _in_order(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """As its bytes are written: a copy only where they lie otherwise."""
     return np.asarray(array, order="C")
@@ -200,10 +205,6 @@ def _under(prefix: str, shapes: Shapes) -> Shapes:
         for name, shape in shapes.items()
         if name.startswith(prefix)
     }
-
-
-def _shapes(variables: Mapping[str, Any]) -> Shapes:
-    return {name: tuple(variable.shape) for name, variable in variables.items()}
 
 
 def _refuse_others(path: Path, header: _Header, inputs: Inputs) -> None:
@@ -238,10 +239,5 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") ->
 
 
 def _refuse_misfits(path: Path, expected: Shapes, shapes: Shapes) -> None:
-    if shapes != expected:
+    if dict(shapes) != dict(expected):
         raise TrainingError(f"the checkpoint {path} does not fit the model; {ANEW}")
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -1,98 +1,101 @@
 """How a training shows itself: a bar on a terminal, one line an epoch elsewhere."""
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from segue.training.batches import PackedBatches
+from segue.training.observers import Measures
+from segue.training.plan import Plan
 
 # Reading the loss waits for the device, so the bar does it this seldom.
 REFRESH_S = 0.5
 
 
-class ProgressDisplay(keras.callbacks.Callback):
-    """Loss, targets a second and time left, on standard error; a context, which ends the bar."""
+class ProgressDisplay:
+    """An `Observer` that shows loss, targets a second and time left, on standard error."""
 
-    def __init__(self, batches: PackedBatches, epochs: int) -> None:
-        super().__init__()
-        self.batches = batches
-        self.epochs = epochs
-        self.console = Console(stderr=True)
-        self.bar = Progress(
+    def __init__(self, plan: Plan, epochs: int) -> None:
+        self._targets_per_epoch = plan.windows.num_targets
+        self._batches_per_epoch = plan.batches_per_epoch
+        self._epochs = epochs
+        self._console = Console(stderr=True)
+        self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
             TextColumn("loss {task.fields[loss]:.4f}"),
             TextColumn("{task.fields[rate]:,.0f} targets/s"),
             TextColumn("{task.fields[left]} left"),
-            console=self.console,
+            console=self._console,
             transient=True,
             auto_refresh=False,
         )
-        self.task = self.bar.add_task(
+        self._task = self._bar.add_task(
             "training", epoch=0, epochs=epochs, loss=float("nan"), rate=0.0, left="?", total=None
         )
-        self.began = 0.0
-        self.began_epoch = 0.0
-        self.steps = 0
-        self.steps_of_epoch = 0
-        self.shown = 0.0
+        self._epoch = 0
+        self._first_batch = 0
+        self._done = 0
+        self._steps_before = 0
+        self._began = time.perf_counter()
+        self._began_epoch = self._began
+        self._shown = 0.0
+        if self._console.is_terminal:
+            self._bar.start()
 
-    def __enter__(self) -> "ProgressDisplay":
-        if self.console.is_terminal:
-            self.bar.start()
-        return self
+    def on_epoch_start(self, epoch: int, first_batch: int) -> None:
+        """As `Observer.on_epoch_start`."""
+        self._epoch, self._first_batch, self._done = epoch, first_batch, first_batch
+        self._began_epoch = time.perf_counter()
+        self._bar.update(self._task, epoch=epoch, total=self._batches_per_epoch, completed=0)
 
-    def __exit__(self, *error: object) -> None:
-        if self.console.is_terminal:
-            self.bar.stop()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.began_epoch = time.perf_counter()
-        self.began = self.began or self.began_epoch
-        self.steps_of_epoch = 0
-        self.bar.update(self.task, epoch=epoch + 1, total=self.batches.num_batches, completed=0)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.steps += 1
-        self.steps_of_epoch += 1
+    def on_step(self, done: int, loss: Callable[[], float]) -> None:
+        """As `Observer.on_step`."""
+        self._done = done
         now = time.perf_counter()
-        if not self.console.is_terminal or now - self.shown < REFRESH_S:
+        if not self._console.is_terminal or now - self._shown < REFRESH_S:
             return
-        self.shown = now
-        self.bar.update(
-            self.task,
-            completed=batch + 1,
-            loss=float((logs or {})["loss"]),
+        self._shown = now
+        self._bar.update(
+            self._task,
+            completed=done,
+            loss=loss(),
             rate=self._targets_per_s(now),
             left=_duration(self._seconds_left(now)),
         )
-        self.bar.refresh()
+        self._bar.refresh()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
-        rate = self.batches.windows.num_targets / max(logs["seconds"], 1e-9)
-        parts = [f"epoch {epoch + 1}/{self.epochs}", f"loss {logs['loss']:.4f}"]
-        parts += [
-            f"{name} {value:.4f}" for name, value in logs.items() if name not in ("loss", "seconds")
-        ]
+    def on_epoch_end(self, curves: Sequence[Measures]) -> None:
+        """As `Observer.on_epoch_end`."""
+        measures = curves[-1]
+        rate = self._targets_per_epoch / max(measures["seconds"], 1e-9)
         left = _duration(self._seconds_left(time.perf_counter()))
+        self._steps_before += self._done - self._first_batch
+        self._first_batch = self._done
+        others = [
+            f"{name} {value:.4f}"
+            for name, value in measures.items()
+            if name not in ("epoch", "seconds")
+        ]
+        parts = [f"epoch {self._epoch}/{self._epochs}", *others]
         parts += [f"{rate:,.0f} targets/s", f"{left} left"]
-        self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        self._console.print("  ".join(parts), highlight=False, soft_wrap=True)
 
-    def _targets_per_step(self) -> float:
-        return self.batches.windows.num_targets / self.batches.batches_per_epoch
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def _targets_per_s(self, now: float) -> float:
-        return self.steps_of_epoch * self._targets_per_step() / max(now - self.began_epoch, 1e-9)
+        share = (self._done - self._first_batch) / self._batches_per_epoch
+        return share * self._targets_per_epoch / max(now - self._began_epoch, 1e-9)
 
     def _seconds_left(self, now: float) -> float:
-        per_step = (now - self.began) / max(1, self.steps)
-        done = self.batches.epoch * self.batches.batches_per_epoch + self.batches.first_batch
-        total = self.epochs * self.batches.batches_per_epoch
-        return per_step * max(0, total - done - self.steps_of_epoch)
+        steps = self._steps_before + self._done - self._first_batch
+        per_step = (now - self._began) / max(1, steps)
+        passed = (self._epoch - 1) * self._batches_per_epoch + self._done
+        return per_step * max(0, self._epochs * self._batches_per_epoch - passed)
 
 
 def _duration(seconds: float) -> str:

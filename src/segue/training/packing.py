@@ -1,10 +1,12 @@
 """Windows of histories, and their packing into rows of fixed length, as full as they get."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from segue.arrays import offsets_of, ranges
 from segue.data.histories import Histories
 
 Ints = npt.NDArray[np.int64]
@@ -52,7 +54,7 @@ def consecutive_windows(histories: Histories, max_length: int) -> Windows:
     targets = np.maximum(histories.lengths - 1, 0)
     counts = -(-targets // max_length)
     users = np.repeat(np.arange(histories.num_users), counts)
-    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    firsts = np.repeat(offsets_of(counts)[:-1], counts)
     windows_after = np.repeat(counts, counts) - 1 - (np.arange(len(users)) - firsts)
     ends = histories.offsets[1:][users] - 1 - windows_after * max_length
     starts = np.maximum(ends - max_length, histories.offsets[:-1][users])
@@ -74,6 +76,62 @@ class Packing:
     @property
     def num_rows(self) -> int:
         return len(self.row_offsets) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where every input of an epoch goes: an entry for each, row after row.
+
+    Rows of 6 positions; the first holds windows of 3 and 2 inputs, the second one of 4:
+
+        row 0    a0 a1 a2 b0 b1  .       row      0  0  0  0  0  1  1  1  1
+        row 1    c0 c1 c2 c3  .  .       column   0  1  2  3  4  0  1  2  3
+                                         segment  1  1  1  2  2  1  1  1  1
+                                         source   where a0, a1, ... stand in the histories
+
+    The target of an input stands right after it in the histories, at source + 1.
+
+    Attributes:
+        source: int64[inputs], places in the flat arrays of the histories.
+        row, column: int32[inputs], ascending by row, then by column.
+        segment: int32[inputs], the number of the window in its row, from 1.
+        num_rows: how many rows there are.
+    """
+
+    source: Ints
+    row: npt.NDArray[np.int32]
+    column: npt.NDArray[np.int32]
+    segment: npt.NDArray[np.int32]
+    num_rows: int
+
+    @classmethod
+    def of(cls, windows: Windows, packing: Packing) -> "Layout":
+        """The layout of the inputs of `windows`, packed as `packing` says."""
+        starts, lengths = windows.starts[packing.order], windows.lengths[packing.order]
+        row = np.repeat(np.arange(packing.num_rows), np.diff(packing.row_offsets))
+        first_of_row = packing.row_offsets[row]
+        segment = np.arange(len(row)) - first_of_row + 1
+        ends = offsets_of(lengths)
+        column = ends[:-1] - ends[first_of_row]
+
+        def of_each_input(values: Ints) -> npt.NDArray[np.int32]:
+            return np.repeat(values.astype(np.int32), lengths)
+
+        return cls(
+            ranges(starts, lengths),
+            of_each_input(row),
+            ranges(column, lengths).astype(np.int32),
+            of_each_input(segment),
+            packing.num_rows,
+        )
+
+    def of_rows(self, first: int, stop: int) -> slice:
+        """The entries of the rows from `first` up to but without `stop`."""
+        return slice(int(self._row_offsets[first]), int(self._row_offsets[stop]))
+
+    @cached_property
+    def _row_offsets(self) -> Ints:
+        return offsets_of(np.bincount(self.row, minlength=self.num_rows))
 
 
 def pack(lengths: Ints, row_length: int, random: np.random.Generator) -> Packing:
@@ -146,4 +204,4 @@ def _in_shuffled_rows(
     row_of = new_row[row_of]
     by_row = np.argsort(row_of, kind="stable")
     sizes = np.bincount(row_of, minlength=num_rows)
-    return Packing(order[by_row], np.concatenate([[0], np.cumsum(sizes)]))
+    return Packing(order[by_row], offsets_of(sizes))

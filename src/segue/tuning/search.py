@@ -18,13 +18,14 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from segue.config import Config
+from segue.config import ENCODERS, Config
 from segue.data.items import Catalogue
 from segue.data.splits import HeldOut, Split
 from segue.errors import Interrupted, RequestError, TrainingError
 from segue.fitting import fit
 from segue.training.checkpoint import Inputs
-from segue.training.trainer import SCORE, Session
+from segue.training.loop import SCORE
+from segue.training.options import Session
 from segue.tuning.space import Choice, Range, Value, space_of, values_of, with_values
 from segue.tuning.study import open_study
 
@@ -141,7 +142,8 @@ def tune(
             f"the split {split.kind} holds nothing out for validation, which a search goes by; "
             f"choose leave-one-out or global-time"
         )
-    inputs = Inputs.of(preset, split.histories, split.parts, held_out.histories, held_out.targets)
+    parts = [split.histories, split.parts, held_out.histories, held_out.targets]
+    inputs = Inputs.of(preset, parts, ENCODERS[preset.model.encoder].wants)
 
     def train(config: Config, session: Session) -> None:
         fit(split, validation=held_out, items=items, preset=config, session=session)

@@ -32,8 +32,13 @@ class BinaryCrossEntropy:
     def __init__(self, settings: DrawnLossConfig, sizes: BlockSizes | None = None) -> None:
         """Takes the settings, and the block sizes; None: those of the device."""
         self.settings = settings
-        self.sizes = sizes or block_sizes()
+        self._sizes = sizes
         self.is_of_few_items = not settings.l2
+
+    @property
+    def sizes(self) -> BlockSizes:
+        """The block sizes; those of the device are looked up when the loss is computed."""
+        return self._sizes or block_sizes()
 
     def bytes(self, num_items: int, positions: int, width: int) -> int:
         """As `Loss.bytes`."""

@@ -3,11 +3,11 @@ import polars as pl
 import pytest
 from segue.model.encoder import Encoder
 from segue.model.sasrec import SASRec
+from segue.scoring import EncodedScorer, ModelScorer
 
 from segue.config import ModelConfig
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
-from segue.scoring import EncodedScorer, ModelScorer
 
 
 @pytest.fixture

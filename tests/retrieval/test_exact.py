@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from segue.backend import load_keras
 from segue.errors import DataError, RequestError
-from segue.retrieval import index, selection
-from segue.retrieval.index import ExactIndex, TopK, top_k
+from segue.retrieval import exact, selection
+from segue.retrieval.exact import ExactIndex
+from segue.retrieval.selection import TopK, top_k
 
 Floats = npt.NDArray[np.float32]
 ItemIds = npt.NDArray[np.int32]
@@ -38,7 +39,8 @@ def best_of(scores: list[float], candidates: set[int], k: int) -> list[int]:
 def blocks_of(block_bytes: int, rows: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "BLOCK_BYTES", block_bytes)
-        patch.setattr(index, "BLOCK_ROWS", rows)
+        patch.setattr(exact, "BLOCK_ROWS", rows)
+        patch.setattr(selection, "BLOCK_ROWS", rows)
         yield
 
 
