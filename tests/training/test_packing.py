@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
-from segue.training.packing import consecutive_windows, newest_windows, pack, unpacked
+from segue.training.packing import (
+    Layout,
+    Packing,
+    Windows,
+    consecutive_windows,
+    newest_windows,
+    pack,
+    unpacked,
+)
 
 ROW = 12
 
@@ -112,3 +120,51 @@ def test_consecutive_windows_hold_every_target_once_cut_from_the_newest_back(siz
             end = start + 1
         expected += pieces[::-1]
     assert received == expected
+
+
+def test_a_layout_is_the_picture_of_its_docstring():
+    # Two windows of 3 and 2 inputs in the first row, one of 4 in the second.
+    windows = Windows(np.array([20, 0, 9]), np.array([4, 3, 2]), np.array([2, 0, 1]))
+    layout = Layout.of(windows, Packing(np.array([1, 2, 0]), np.array([0, 2, 3])))
+    np.testing.assert_array_equal(layout.source, [0, 1, 2, 9, 10, 20, 21, 22, 23])
+    np.testing.assert_array_equal(layout.row, [0, 0, 0, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(layout.column, [0, 1, 2, 3, 4, 0, 1, 2, 3])
+    np.testing.assert_array_equal(layout.segment, [1, 1, 1, 2, 2, 1, 1, 1, 1])
+    assert layout.num_rows == 2
+    assert layout.of_rows(0, 1) == slice(0, 5)
+    assert layout.of_rows(1, 2) == slice(5, 9)
+
+
+def laid_out_one_by_one(windows, packing):
+    """(source, row, column, segment) of every input, by loops."""
+    entries = []
+    for row in range(packing.num_rows):
+        column = 0
+        in_row = packing.order[packing.row_offsets[row] : packing.row_offsets[row + 1]]
+        for segment, window in enumerate(in_row, start=1):
+            for place in range(windows.lengths[window]):
+                entries.append((windows.starts[window] + place, row, column, segment))
+                column += 1
+    return np.array(entries).T
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 3 * ROW), min_size=1, max_size=40).filter(lambda each: max(each) > 1),
+    st.integers(0, 5),
+    st.sampled_from([newest_windows, consecutive_windows]),
+    st.booleans(),
+)
+def test_a_layout_is_that_of_one_input_after_the_other(lengths, seed, cut, is_packed):
+    windows = cut(histories(*lengths), ROW)
+    random = np.random.default_rng(seed)
+    packing = pack(windows.lengths, ROW, random) if is_packed else unpacked(len(windows), random)
+    layout = Layout.of(windows, packing)
+    expected = laid_out_one_by_one(windows, packing)
+    np.testing.assert_array_equal(
+        [layout.source, layout.row, layout.column, layout.segment], expected
+    )
+    for row in range(layout.num_rows):
+        entries = layout.of_rows(row, row + 1)
+        np.testing.assert_array_equal(layout.row[entries], row)
+    assert layout.of_rows(0, layout.num_rows) == slice(0, windows.num_targets)

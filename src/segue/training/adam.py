@@ -65,10 +65,12 @@ class Adam:
 
     def start(self, weights: Arrays) -> AdamState:
         """The state before the first step."""
+        averages = {name: jnp.copy(array) for name, array in weights.items()}
         return AdamState(
             jnp.zeros((), jnp.int32),
-            *({name: jnp.zeros_like(array) for name, array in weights.items()} for _ in range(2)),
-            {name: jnp.copy(array) for name, array in weights.items()} if self.averaging else {},
+            _zeros_like(weights),
+            _zeros_like(weights),
+            averages if self.averaging else {},
         )
 
     def updated(
@@ -109,8 +111,9 @@ class Adam:
             change, mean, square = self._change(slope, mean, square, rate)
             return weight - change, mean, square
         ids = slope.ids
-        rows = (rows_of(array, ids) for array in (mean, square))
-        change, mean_rows, square_rows = self._change(slope.slopes, *rows, rate)
+        change, mean_rows, square_rows = self._change(
+            slope.slopes, rows_of(mean, ids), rows_of(square, ids), rate
+        )
         return (
             _with_rows(weight, ids, rows_of(weight, ids) - change),
             _with_rows(mean, ids, mean_rows),
@@ -131,6 +134,10 @@ class Adam:
             name: kept * average + (1 - kept) * weights[name]
             for name, average in state.averages.items()
         }
+
+
+def _zeros_like(weights: Arrays) -> dict[str, jax.Array]:
+    return {name: jnp.zeros_like(array) for name, array in weights.items()}
 
 
 def rows_of(array: jax.Array, ids: jax.Array) -> jax.Array:
