@@ -65,11 +65,9 @@ class Adam:
 
     def start(self, weights: Arrays) -> AdamState:
         """The state before the first step."""
-        return AdamState(
-            jnp.zeros((), jnp.int32),
-            *({name: jnp.zeros_like(array) for name, array in weights.items()} for _ in range(2)),
-            {name: jnp.copy(array) for name, array in weights.items()} if self.averaging else {},
-        )
+        zeros = {name: jnp.zeros_like(array) for name, array in weights.items()}
+        averages = dict(weights) if self.averaging else {}
+        return AdamState(jnp.zeros((), jnp.int32), zeros, dict(zeros), averages)
 
     def updated(
         self, weights: Arrays, slopes: Mapping[str, jax.Array | TouchedRows], state: AdamState
@@ -109,8 +107,9 @@ class Adam:
             change, mean, square = self._change(slope, mean, square, rate)
             return weight - change, mean, square
         ids = slope.ids
-        rows = (rows_of(array, ids) for array in (mean, square))
-        change, mean_rows, square_rows = self._change(slope.slopes, *rows, rate)
+        change, mean_rows, square_rows = self._change(
+            slope.slopes, rows_of(mean, ids), rows_of(square, ids), rate
+        )
         return (
             _with_rows(weight, ids, rows_of(weight, ids) - change),
             _with_rows(mean, ids, mean_rows),
