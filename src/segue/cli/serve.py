@@ -118,7 +118,7 @@ def export(
     settings = _settings(run, database=database)
     try:
         from segue.serving.export import exported
-        from segue.serving.store import Store
+        from segue.serving.stores import open_store
         from segue.serving.times import Clock
     except ModuleNotFoundError as error:
         raise _missing(error) from None
@@ -126,7 +126,7 @@ def export(
         raise OutputError(f"{target} exists; replace it with --force, or choose another place")
     loaded = read_run(run)
     clock = Clock.of(loaded.split.histories if loaded.split else None)
-    store = Store(settings.database_url, clock.kind, erasure_key=settings.keys.erasure)
+    store = open_store(settings.database_url, clock.kind, erasure_key=settings.keys.erasure)
     try:
         log = exported(loaded, store, is_whole=whole)
     finally:

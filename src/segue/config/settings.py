@@ -104,6 +104,11 @@ class ModelConfig(ChosenSection):
     num_blocks: int = Field(default=2, ge=1, le=64)
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
 
+    @property
+    def width_unit(self) -> int:
+        """What the width must be a multiple of."""
+        return 1
+
     def floats_per_position(self) -> int:
         """How many numbers a training holds at its peak for each position, about.
 

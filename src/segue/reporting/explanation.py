@@ -57,7 +57,12 @@ class Explanation:
 
 
 def explain(
-    recommender: Recommender, history: Sequence[Id], item_id: Id, *, at: object = None
+    recommender: Recommender,
+    history: Sequence[Id],
+    item_id: Id,
+    *,
+    times: Sequence[object] | None = None,
+    at: object = None,
 ) -> Explanation:
     """Leave out each item of a history in turn, and see how the score of an item changes.
 
@@ -72,10 +77,12 @@ def explain(
         recommender: Whose scores are explained.
         history: Outside item ids, oldest first; unknown ones are skipped.
         item_id: An item of the run, in the history or not.
-        at: The moment at which it is asked; see `Recommender.recommend`.
+        times: When each item of the history was taken; see `Recommender.recommend`.
+        at: The moment at which it is asked; see there.
 
     Raises:
-        RequestError: The item is unknown, or the history holds no known item.
+        RequestError: The item is unknown, the history holds no known item, or a moment is none
+            that the run's log has a clock for.
     """
     vocabulary = recommender.vocabulary
     (dense_id,) = vocabulary.encode_text([item_id])
@@ -90,7 +97,10 @@ def explain(
             "the history holds no item that the run knows, so the most popular items are "
             "recommended whatever it holds; there is nothing to explain"
         )
-    whole, *without = _scores(recommender, known, int(dense_id), at)
+    seconds = None
+    if times is not None:
+        seconds = recommender.asked_at(list(times), len(history))[dense > 0]
+    whole, *without = _scores(recommender, known, seconds, int(dense_id), at)
     places = np.flatnonzero(dense > 0)
     titles = recommender.titles(list(vocabulary.decode(known)))
     influences = [
@@ -106,14 +116,25 @@ def explain(
 
 
 def _scores(
-    recommender: Recommender, known: npt.NDArray[np.int32], dense_id: int, at: object
+    recommender: Recommender,
+    known: npt.NDArray[np.int32],
+    seconds: npt.NDArray[np.int32] | None,
+    dense_id: int,
+    at: object,
 ) -> list[float]:
     """The score after the whole history, then after it without each of its places."""
     retriever = recommender.retriever
     num_older = max(0, len(known) - retriever.max_length)
     newest = range(num_older, len(known))
-    histories = [known, *(np.delete(known, place) for place in newest)]
-    asked_at = None if at is None else recommender.asked_at(at, len(histories))
-    columns = Columns.from_lists(histories, retriever.max_length, asked_at=asked_at)
+
+    def with_and_without(values: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
+        return [values, *(np.delete(values, place) for place in newest)]
+
+    columns = Columns.from_lists(
+        with_and_without(known),
+        retriever.max_length,
+        seconds=None if seconds is None else with_and_without(seconds),
+        asked_at=None if at is None else recommender.asked_at(at, 1 + len(newest)),
+    )
     whole, *without = (float(score) for score in retriever.scores_of(columns, dense_id))
     return [whole, *[whole] * num_older, *without]

@@ -22,7 +22,7 @@ from segue.serving.problems import (
     documented,
 )
 from segue.serving.service import BusyError, Service
-from segue.serving.store import StoreError
+from segue.serving.stores import StoreError
 
 DESCRIPTION = """\
 The next items for any history.

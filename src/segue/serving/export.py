@@ -10,11 +10,11 @@ from segue.artifact import Run
 from segue.data.ids import compared_as
 from segue.data.roles import ITEM, TIME, USER, WEIGHT
 from segue.errors import DataError
-from segue.serving.store import Store, StoredEvent
+from segue.serving.stores import HistoryStore, StoredEvent
 from segue.serving.times import Clock
 
 
-def exported(run: Run, store: Store, *, is_whole: bool) -> pl.DataFrame:
+def exported(run: Run, store: HistoryStore, *, is_whole: bool) -> pl.DataFrame:
     """Stored events as a log: user_id, item_id, timestamp, weight, in the order of arrival.
 
     Ids are of the run's types if all of them can be, else text.
@@ -26,13 +26,18 @@ def exported(run: Run, store: Store, *, is_whole: bool) -> pl.DataFrame:
             and those that the events repeat.
 
     Raises:
-        DataError: There is nothing to export.
+        DataError: There is nothing to export, or the run's own interactions have no times.
         StoreError: The database cannot be read.
     """
     histories = run.split.histories if run.split else None
     clock = Clock.of(histories)
     frames = [_frame(rows, clock) for rows in store.everything()]
     if is_whole and histories is not None and histories.num_interactions:
+        if histories.timestamps is None:
+            raise DataError(
+                "the run's own interactions have no times and cannot stand before the events; "
+                "export without --whole"
+            )
         users = histories.user_ids.cast(pl.String)
         is_erased = pl.Series(store.has_erased(users.to_list()))
         before = pl.DataFrame(

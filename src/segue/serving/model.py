@@ -14,16 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.arrays import offsets_of
 from segue.artifact import Run
+from segue.data.columns import ASKED_AT, TIMESTAMPS, Columns
 from segue.data.roles import TITLE
+from segue.data.times import UNKNOWN_TIME
 from segue.errors import RequestError, SegueError
-from segue.model.encoder import ROW_SIZES, lengths_of
-from segue.recommender import MODEL, ONLINE_ROWS, POPULAR, Id, Recommender
+from segue.model.inference import ROW_SIZES, lengths_of
+from segue.recommender import MODEL, POPULAR, Id, Recommender
 from segue.reporting.explanation import Explanation, explain
 from segue.retrieval.filters import Filter, ItemFilters
+from segue.retriever import ONLINE_ROWS
 from segue.serving.limits import MAX_HISTORY, MAX_SAFE_INTEGER
 from segue.serving.search import TitleSearch
-from segue.serving.store import UserEvents
+from segue.serving.stores import UserEvents
 from segue.serving.times import Clock, Given, Stored
 
 VERSION_LENGTH = 12
@@ -45,7 +49,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Question:
+class ServedQuestion:
     """What to recommend to a history, or to a user with stored events.
 
     Attributes:
@@ -55,6 +59,7 @@ class Question:
         user_id: Whose history, where none is given.
         events: What the store has of that user.
         exclude_seen: Whether the history's items are left out.
+        at: When it is asked; None: now.
     """
 
     wanted: Wanted
@@ -63,6 +68,7 @@ class Question:
     user_id: str = ""
     events: UserEvents | None = None
     exclude_seen: bool = True
+    at: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,12 @@ class SimilarQuestion:
 class WhyQuestion:
     """Why an item is recommended; `of` says to whom."""
 
-    of: Question
+    of: ServedQuestion
     item_id: Id
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServedAnswer:
     """What a question is answered, by one model; `items` are ready for JSON."""
 
     model_version: str
@@ -96,12 +102,14 @@ class Answer:
 class _Prepared:
     """A question by dense ids."""
 
-    question: Question
+    question: ServedQuestion
     item_ids: DenseIds
+    seconds: DenseIds
+    asked_at: int
     left_out: DenseIds
     allowed: DenseIds | None
     unknown: list[Id]
-    answer: Answer | None = field(default=None)
+    answer: ServedAnswer | None = field(default=None)
 
 
 class UnknownItemError(RequestError):
@@ -118,6 +126,7 @@ class ServedModel:
         """Prepare a recommender; nothing is compiled yet, see `warm_up`."""
         run = recommender.run
         self.recommender = recommender
+        self.retriever = recommender.retriever
         self.vocabulary = recommender.vocabulary
         self.version = _version_of(run)
         self.loaded_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -143,12 +152,12 @@ class ServedModel:
             RequestError: The model gives queries that are not finite.
         """
         for rows in ROW_SIZES:
-            for length in lengths_of(self.recommender.max_length) if rows <= ONLINE_ROWS else ():
-                self.recommender.top(MODEL, np.ones((rows, length), np.int32), 1)
-        self.recommender.similar_to(1, 1)
+            for length in lengths_of(self.retriever.max_length) if rows <= ONLINE_ROWS else ():
+                self.retriever.top(Columns(np.ones((rows, length), np.int32)), 1)
+        self.retriever.similar(1, 1)
         self.search.find("", 1)
 
-    def answers(self, questions: Sequence[Question]) -> list[Answer | SegueError]:
+    def answers(self, questions: Sequence[ServedQuestion]) -> list[ServedAnswer | SegueError]:
         """What each question is answered, in their order; an error instead where one is wrong."""
         outcomes: list[_Prepared | SegueError] = []
         for question in questions:
@@ -160,7 +169,7 @@ class ServedModel:
             self._rank(group)
         return [each.answer if isinstance(each, _Prepared) else each for each in outcomes]  # type: ignore[misc]
 
-    def similar(self, question: SimilarQuestion) -> Answer:
+    def similar(self, question: SimilarQuestion) -> ServedAnswer:
         """The items like one.
 
         Raises:
@@ -172,9 +181,9 @@ class ServedModel:
         denied = self._known(question.wanted.deny, unknown)
         allowed = self._allowed(question.wanted, unknown)
         k = question.wanted.k
-        top = self.recommender.similar_to(dense, k, denied=denied, allowed=allowed)
+        top = self.retriever.similar(dense, k, denied=denied, allowed=allowed)
         items = self.described(top.item_ids[0], top.scores[0], question.wanted.parts)
-        return Answer(self.version, "similar", unknown, items, _reason(k, len(items)))
+        return ServedAnswer(self.version, "similar", unknown, items, _reason(k, len(items)))
 
     def explanation(self, question: WhyQuestion) -> Explanation:
         """What the score of an item would be without each item of a history.
@@ -182,7 +191,15 @@ class ServedModel:
         Raises:
             RequestError: The vocabulary lacks the item, or all of the history.
         """
-        return explain(self.recommender, self._outside_history(question.of), question.item_id)
+        history, stored = self._outside_history(question.of)
+        has_clock = self.clock.unit.is_moment
+        at: object = question.of.at
+        if at is None and has_clock:
+            at = dt.datetime.now(dt.UTC)
+        times = None
+        if stored is not None and has_clock:
+            times = [self.clock.shown(moment) for moment in stored]
+        return explain(self.recommender, history, question.item_id, times=times, at=at)
 
     def dense_id(self, item_id: Id) -> int:
         """The dense id of an outside id.
@@ -261,34 +278,61 @@ class ServedModel:
         dense = self._dense.get(item)
         return item if dense is None else self._outside[dense - 1]
 
-    def _prepared(self, question: Question) -> _Prepared:
+    def _prepared(self, question: ServedQuestion) -> _Prepared:
         unknown: list[Id] = []
-        item_ids = self._history(question, unknown)
+        item_ids, seconds = self._history(question, unknown)
         denied = self._known(question.wanted.deny, unknown)
         allowed = self._allowed(question.wanted, unknown)
         left_out = np.concatenate([item_ids, denied]) if question.exclude_seen else denied
-        return _Prepared(question, item_ids, left_out, allowed, list(dict.fromkeys(unknown)))
+        asked_at = self.clock.asked_at(question.at)
+        unknown = list(dict.fromkeys(unknown))
+        return _Prepared(question, item_ids, seconds, asked_at, left_out, allowed, unknown)
 
-    def _history(self, question: Question, unknown: list[Id]) -> DenseIds:
-        """Dense ids, oldest first; ids that the vocabulary lacks join `unknown`."""
+    def _history(self, question: ServedQuestion, unknown: list[Id]) -> tuple[DenseIds, DenseIds]:
+        """Dense ids, oldest first, and their times as models read them.
+
+        Ids that the vocabulary lacks join `unknown`.
+        """
         events = question.events or UserEvents()
         if question.history is None and not events.items:
-            return self._run_history(question.user_id, events)[0]
-        return self._known(self._outside_history(question), unknown)
+            items, times = self._run_history(question.user_id, events)
+            return items, self._seconds(times)
+        outside, stored = self._outside_history(question)
+        if not self._reads_times or stored is None:
+            dense = self._known(outside, unknown)
+            return dense, np.full(len(dense), UNKNOWN_TIME, np.int32)
+        is_known = [str(item) in self._dense for item in outside]
+        return self._known(outside, unknown), self._seconds(np.asarray(stored))[is_known]
 
-    def _outside_history(self, question: Question) -> Sequence[Id]:
-        """Oldest first; ids that the vocabulary lacks are among them."""
+    @property
+    def _reads_times(self) -> bool:
+        """Whether the model wants the times of a history's items."""
+        return bool({TIMESTAMPS, ASKED_AT} & set(self.retriever.encoder.wants))
+
+    def _seconds(self, times: Sequence[Stored] | npt.NDArray[Any]) -> DenseIds:
+        """Times as models read them, where the model wants them."""
+        if not self._reads_times:
+            return np.full(len(times), UNKNOWN_TIME, np.int32)
+        return self.clock.seconds(times)
+
+    def _outside_history(
+        self, question: ServedQuestion
+    ) -> tuple[Sequence[Id], Sequence[Stored] | None]:
+        """Oldest first, with their times where these are known; unknown ids are among them."""
         if question.history is not None:
             return self._in_order(question.history, question.times)
         history = self.history(question.user_id, question.events or UserEvents()) or []
-        return [item for item, _ in history]
+        return [item for item, _ in history], [at for _, at in history]
 
-    def _in_order(self, history: Sequence[Id], times: Sequence[Given] | None) -> Sequence[Id]:
+    def _in_order(
+        self, history: Sequence[Id], times: Sequence[Given] | None
+    ) -> tuple[Sequence[Id], Sequence[Stored] | None]:
         """Oldest first: as given, or by time where there are times."""
         if times is None:
-            return history
-        stored = [self.clock.stored(each) for each in times]
-        return [history[each] for each in sorted(range(len(stored)), key=stored.__getitem__)]
+            return history, None
+        stored = [self.clock.stored(moment) for moment in times]
+        order = sorted(range(len(stored)), key=stored.__getitem__)
+        return [history[place] for place in order], [stored[place] for place in order]
 
     def _run_history(self, user_id: str, events: UserEvents) -> tuple[DenseIds, npt.NDArray[Any]]:
         user = None
@@ -297,7 +341,9 @@ class ServedModel:
         if self.histories is None or user is None:
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
         owned = slice(self.histories.offsets[user], self.histories.offsets[user + 1])
-        return self.histories.item_ids[owned], self.histories.timestamps[owned]
+        items, times = self.histories.item_ids[owned], self.histories.timestamps
+        # Of a log without times nothing is known but that it was before any event.
+        return items, np.zeros(len(items), np.int64) if times is None else times[owned]
 
     def _known(self, ids: Sequence[Id], unknown: list[Id]) -> DenseIds:
         """Dense ids of those that are known; the others join `unknown`."""
@@ -318,44 +364,46 @@ class ServedModel:
         return allowed
 
     def _rank(self, group: Sequence[_Prepared]) -> None:
-        """Answer questions of one strategy that may be answered from the same candidates."""
-        first = group[0]
-        strategy = MODEL if len(first.item_ids) else POPULAR
-        windows = np.zeros((len(group), self.recommender.max_length), np.int32)
-        for window, each in zip(windows, group, strict=True):
-            newest = each.item_ids[-len(window) :]
-            window[: len(newest)] = newest
-        lengths = np.array([len(each.left_out) for each in group])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        exclusions = offsets, np.concatenate([each.left_out for each in group])
-        k = max(each.question.wanted.k for each in group)
-        top = self.recommender.top(
-            strategy, windows, k, exclusions=exclusions, allowed=first.allowed
+        """Answer questions that may be answered from the same candidates."""
+        columns = Columns.from_lists(
+            [prepared.item_ids for prepared in group],
+            self.retriever.max_length,
+            seconds=[prepared.seconds for prepared in group] if self._reads_times else None,
+            asked_at=np.array([prepared.asked_at for prepared in group], np.int32),
         )
-        for each, item_ids, scores in zip(group, top.item_ids, top.scores, strict=True):
-            wanted = each.question.wanted
-            items = self.described(item_ids[: wanted.k], scores[: wanted.k], wanted.parts)
+        left_out = [prepared.left_out for prepared in group]
+        lengths = np.array([len(items) for items in left_out])
+        k = max(prepared.question.wanted.k for prepared in group)
+        retrieved = self.retriever.top(
+            columns,
+            k,
+            exclusions=(offsets_of(lengths), np.concatenate(left_out)),
+            allowed=group[0].allowed,
+        )
+        top = retrieved.top
+        for row, prepared in enumerate(group):
+            wanted = prepared.question.wanted
+            items = self.described(
+                top.item_ids[row, : wanted.k], top.scores[row, : wanted.k], wanted.parts
+            )
+            strategy = POPULAR if retrieved.is_popular[row] else MODEL
             reason = _reason(wanted.k, len(items))
-            each.answer = Answer(self.version, strategy, each.unknown, items, reason)
+            prepared.answer = ServedAnswer(self.version, strategy, prepared.unknown, items, reason)
 
     def _counts(self) -> npt.NDArray[np.int64]:
         return self.recommender.run.item_counts
 
 
 def _groups(prepared: Sequence[_Prepared]) -> list[list[_Prepared]]:
-    """Questions that one search can answer: of one strategy, without a list of what is allowed.
+    """Questions that one search can answer: those without a list of what is allowed.
 
     A question with such a list stands alone. No group is larger than what `warm_up` compiles.
     """
-    groups: dict[int, list[_Prepared]] = {}
-    for each in prepared:
-        key = len(each.item_ids) > 0 if each.allowed is None else id(each)
-        groups.setdefault(key, []).append(each)
-    return [
-        group[at : at + ONLINE_ROWS]
-        for group in groups.values()
-        for at in range(0, len(group), ONLINE_ROWS)
+    together = [question for question in prepared if question.allowed is None]
+    groups = [
+        together[start : start + ONLINE_ROWS] for start in range(0, len(together), ONLINE_ROWS)
     ]
+    return groups + [[question] for question in prepared if question.allowed is not None]
 
 
 def _reason(k: int, found: int) -> str | None:

@@ -15,9 +15,9 @@ from segue.serving import schemas
 from segue.serving.bodies import JsonRoute
 from segue.serving.limits import MAX_ID_LENGTH
 from segue.serving.model import (
-    Answer,
-    Question,
+    ServedAnswer,
     ServedModel,
+    ServedQuestion,
     SimilarQuestion,
     Wanted,
     WhyQuestion,
@@ -25,7 +25,7 @@ from segue.serving.model import (
 )
 from segue.serving.problems import ProblemError, documented
 from segue.serving.service import Service
-from segue.serving.store import Append, StoredEvent, StoreError, UserEvents
+from segue.serving.stores import Append, StoredEvent, StoreError, UserEvents
 from segue.serving.times import Given
 
 MAX_FOUND = 100
@@ -54,7 +54,7 @@ async def recommend(asked: schemas.RecommendationRequest, request: Request) -> R
     """Recommend items to a history or a user."""
     started = time.perf_counter()
     service = service_of(request)
-    (answer,) = await service.ask([await _question(service, asked)])
+    (answer,) = await service.ask(await _questions(service, [asked]))
     return _json(_ranked(request, answer, started) | {"strategy": answer.strategy})
 
 
@@ -68,8 +68,7 @@ async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> Resp
     """Recommend to several histories or users, by one model."""
     started = time.perf_counter()
     service = service_of(request)
-    questions = [await _question(service, each) for each in asked.requests]
-    answers = await service.ask(questions)
+    answers = await service.ask(await _questions(service, asked.requests))
     results = [
         _ranked(request, answer, started) | {"strategy": answer.strategy} for answer in answers
     ]
@@ -88,7 +87,8 @@ async def explain(asked: schemas.ExplanationRequest, request: Request) -> Respon
     """Tell what an item's score would be without each item of a history."""
     started = time.perf_counter()
     service = service_of(request)
-    question = WhyQuestion(await _asked_of(service, asked, Wanted()), asked.item_id)
+    (events,) = await _events_of(service, [asked])
+    question = WhyQuestion(_question(asked, Wanted(), events), asked.item_id)
     explained = await service.explain(question)
     why = explained.explanation
     influences = [vars(each) | {"item_id": shown_id(each.item_id)} for each in why.influences]
@@ -182,7 +182,7 @@ async def show_history(user_id: UserId, request: Request) -> Response:
     """Show a user's history: the run's and the stored events, merged."""
     service = service_of(request)
     model = service.model
-    events = await service.events_of(user_id)
+    (events,) = await service.events_of([user_id])
     history = await asyncio.to_thread(model.history, user_id, events)
     if history is None:
         raise ProblemError(404, "neither the model's log nor the stored events have this user")
@@ -236,19 +236,38 @@ async def _similar(request: Request, item_id: str, wanted: Wanted) -> Response:
     return _json(_ranked(request, answer, started))
 
 
-async def _question(service: Service, asked: schemas.RecommendationRequest) -> Question:
-    return await _asked_of(service, asked, _wanted(asked), asked.exclude_seen)
+async def _questions(
+    service: Service, requests: Sequence[schemas.RecommendationRequest]
+) -> list[ServedQuestion]:
+    events = await _events_of(service, requests)
+    return [
+        _question(asked, _wanted(asked), stored, asked.exclude_seen)
+        for asked, stored in zip(requests, events, strict=True)
+    ]
 
 
-async def _asked_of(
-    service: Service, asked: schemas.Somebody, wanted: Wanted, exclude_seen: bool = True
-) -> Question:
-    if asked.history is not None:
-        history, times = _met(asked.history)
-        return Question(wanted, history, times, exclude_seen=exclude_seen)
-    user_id = str(asked.user_id)
-    events: UserEvents = await service.events_of(user_id)
-    return Question(wanted, user_id=user_id, events=events, exclude_seen=exclude_seen)
+async def _events_of(
+    service: Service, requests: Sequence[schemas.Somebody]
+) -> list[UserEvents | None]:
+    """What the store has of each request's user, read at once; None where a history is given."""
+    users = [str(asked.user_id) for asked in requests if asked.history is None]
+    events = iter(await service.events_of(users))
+    return [None if asked.history is not None else next(events) for asked in requests]
+
+
+def _question(
+    asked: schemas.Somebody, wanted: Wanted, events: UserEvents | None, exclude_seen: bool = True
+) -> ServedQuestion:
+    history, times = (None, None) if asked.history is None else _met(asked.history)
+    return ServedQuestion(
+        wanted,
+        history,
+        times,
+        user_id="" if events is None else str(asked.user_id),
+        events=events,
+        exclude_seen=exclude_seen,
+        at=asked.at,
+    )
 
 
 def _met(
@@ -293,7 +312,7 @@ def _reason(error: ValidationError | DataError) -> str:
     return f"{'/'.join(map(str, faults[0]['loc']))}: {faults[0]['msg']}"
 
 
-def _ranked(request: Request, answer: Answer, started: float) -> dict[str, Any]:
+def _ranked(request: Request, answer: ServedAnswer, started: float) -> dict[str, Any]:
     ranked = {
         "request_id": request.state.request_id,
         "model_version": answer.model_version,

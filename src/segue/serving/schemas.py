@@ -89,6 +89,9 @@ class Somebody(Strict):
 
     user_id: Id | None = None
     history: Annotated[list[Id | Interaction], Field(max_length=MAX_HISTORY)] | None = None
+    at: Annotated[
+        Time | None, Field(description="When it is asked, as timestamps are given; now by default.")
+    ] = None
 
     @model_validator(mode="after")
     def _refuse_nobody(self) -> Self:

@@ -7,18 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segue.errors import SegueError
-from segue.recommender import ONLINE_ROWS, Recommender
+from segue.recommender import Recommender
 from segue.reporting.explanation import Explanation
+from segue.retriever import ONLINE_ROWS
 from segue.serving.batcher import Batcher
 from segue.serving.metrics import Metrics
-from segue.serving.model import Answer, Question, ServedModel, SimilarQuestion, WhyQuestion
+from segue.serving.model import (
+    ServedAnswer,
+    ServedModel,
+    ServedQuestion,
+    SimilarQuestion,
+    WhyQuestion,
+)
 from segue.serving.settings import Settings
-from segue.serving.store import Append, Erase, Store, StoreError, UserEvents, Write
+from segue.serving.stores import (
+    Append,
+    Erase,
+    HistoryStore,
+    StoreError,
+    UserEvents,
+    Write,
+    open_store,
+)
 
 MAX_WAITING_WRITES = 1_024
 WRITES_AT_ONCE = 64
 
-AnyQuestion = Question | SimilarQuestion | WhyQuestion
+AnyQuestion = ServedQuestion | SimilarQuestion | WhyQuestion
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Explained:
     explanation: Explanation
 
 
-Outcome = Answer | Explained | SegueError
+Outcome = ServedAnswer | Explained | SegueError
 
 
 class BusyError(SegueError):
@@ -44,11 +59,11 @@ class Service:
 
         Raises:
             RunError: See `Recommender.load`.
-            ConfigError, StoreError: See `Store`.
+            ConfigError, StoreError: See `open_store`.
         """
         self.settings = settings
         self.model = _loaded(settings)
-        self.store = Store(
+        self.store: HistoryStore = open_store(
             settings.database_url, self.model.clock.kind, erasure_key=settings.keys.erasure
         )
         self.metrics = Metrics(lambda: self._questions.waiting)
@@ -67,18 +82,20 @@ class Service:
         self._reload = threading.Lock()
         self.is_ready = True
 
-    async def ask(self, questions: Sequence[Question | SimilarQuestion]) -> list[Answer]:
+    async def ask(
+        self, questions: Sequence[ServedQuestion | SimilarQuestion]
+    ) -> list[ServedAnswer]:
         """The answers to questions, all by one model.
 
         Raises:
             SegueError: One of the questions is wrong.
             QueueFullError, LateError, ClosedError: See `Batcher.ask`.
         """
-        answers: list[Answer] = []
+        answers: list[ServedAnswer] = []
         for outcome in await self._questions.ask(questions, self.settings.deadline_s):
             if isinstance(outcome, SegueError):
                 raise outcome
-            assert isinstance(outcome, Answer)
+            assert isinstance(outcome, ServedAnswer)
             answers.append(outcome)
         return answers
 
@@ -96,13 +113,13 @@ class Service:
         assert isinstance(outcome, Explained)
         return outcome
 
-    async def events_of(self, user_id: str) -> UserEvents:
-        """What the store has of a user.
+    async def events_of(self, user_ids: Sequence[str]) -> list[UserEvents]:
+        """What the store has of each of these users.
 
         Raises:
             StoreError: The database cannot be read.
         """
-        return await asyncio.to_thread(self.store.read, user_id)
+        return await asyncio.to_thread(self.store.read_many, user_ids) if user_ids else []
 
     async def append(self, events: Append) -> int:
         """Write events; return how many were new, once they are on disk.
@@ -144,7 +161,7 @@ class Service:
         return before, model.version
 
     def close(self) -> None:
-        """Answer and write what waits, then close the database."""
+        """ServedAnswer and write what waits, then close the database."""
         self.is_ready = False
         self._questions.close()
         self._writes.close()
@@ -152,10 +169,11 @@ class Service:
 
     def _answer(self, questions: list[AnyQuestion]) -> list[Outcome]:
         model = self.model
-        asked = [each for each in questions if isinstance(each, Question)]
-        rest = iter(model.answers(asked))
+        asked = [question for question in questions if isinstance(question, ServedQuestion)]
+        answers = iter(model.answers(asked))
         return [
-            next(rest) if isinstance(each, Question) else _alone(model, each) for each in questions
+            next(answers) if isinstance(question, ServedQuestion) else _alone(model, question)
+            for question in questions
         ]
 
 

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -10,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
-from segue.data.times import TimeUnit, as_moment
+from segue.data.times import ORIGIN_S, UNKNOWN_TIME, TimeUnit, as_moment, to_seconds
 from segue.errors import DataError
 
 Kind = Literal["integer", "float", "datetime"]
@@ -71,6 +73,29 @@ class Clock:
         is_datetime = self.kind == "datetime"
         values: list[Stored] = (times.astype(np.int64) if is_datetime else times).tolist()
         return values
+
+    def seconds(self, stored: Sequence[Stored] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Kept times as models read them, int32[n]; unknown where the log's are no moments."""
+        if not self.unit.is_moment:
+            return np.full(len(stored), UNKNOWN_TIME, np.int32)
+        return to_seconds(np.asarray(stored), self.unit)
+
+    def asked_at(self, given: Given | None) -> int:
+        """When a question is asked, in the seconds of models: now, where it does not say so.
+
+        Raises:
+            DataError: It is no time, or the log has no clock.
+        """
+        if not self.unit.is_moment:
+            if given is None:
+                return UNKNOWN_TIME
+            raise DataError(
+                "at asks at a moment, but the times of the model's log are an order and no "
+                "moments; leave it out"
+            )
+        if given is None:
+            return int(time.time()) - ORIGIN_S
+        return int(self.seconds([self.stored(given)])[0])
 
     def shown(self, stored: Stored) -> int | float | str:
         """A kept time as clients see it: a number, or ISO 8601."""

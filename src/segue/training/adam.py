@@ -65,13 +65,9 @@ class Adam:
 
     def start(self, weights: Arrays) -> AdamState:
         """The state before the first step."""
-        averages = {name: jnp.copy(array) for name, array in weights.items()}
-        return AdamState(
-            jnp.zeros((), jnp.int32),
-            _zeros_like(weights),
-            _zeros_like(weights),
-            averages if self.averaging else {},
-        )
+        zeros = {name: jnp.zeros_like(array) for name, array in weights.items()}
+        averages = dict(weights) if self.averaging else {}
+        return AdamState(jnp.zeros((), jnp.int32), zeros, dict(zeros), averages)
 
     def updated(
         self, weights: Arrays, slopes: Mapping[str, jax.Array | TouchedRows], state: AdamState
@@ -134,10 +130,6 @@ class Adam:
             name: kept * average + (1 - kept) * weights[name]
             for name, average in state.averages.items()
         }
-
-
-def _zeros_like(weights: Arrays) -> dict[str, jax.Array]:
-    return {name: jnp.zeros_like(array) for name, array in weights.items()}
 
 
 def rows_of(array: jax.Array, ids: jax.Array) -> jax.Array:

@@ -18,6 +18,8 @@ from segue.model.kernels.device import is_accelerated, largest_divisor
 LAZY_ITEMS = 300_000
 # Up to this width, and this size of the item table in numbers, a CPU's cores work apart.
 NARROW_WIDTH, SMALL_TABLE = 64, 4_000_000
+# JAX's own variable for how many devices a CPU is.
+CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
 # Rows that a core needs to be busy by itself.
 FEWEST_ROWS = 16
 
@@ -42,10 +44,10 @@ def prepare(config: Config, num_items: int, rows_per_batch: int) -> None:
     import jax
 
     wanted = _wanted(config, num_items, rows_per_batch, num_cores(), is_cpu=True)
-    if wanted == 1 or jax.config.jax_num_cpu_devices != -1:
+    if wanted == 1 or os.environ.get(CPU_DEVICES):
         return
     try:
-        jax.config.update("jax_num_cpu_devices", wanted)
+        jax.config.update("jax_num_cpu_devices", wanted)  # type: ignore[no-untyped-call]
     except RuntimeError:
         return  # it runs already
 

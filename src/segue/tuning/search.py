@@ -142,8 +142,11 @@ def tune(
             f"the split {split.kind} holds nothing out for validation, which a search goes by; "
             f"choose leave-one-out or global-time"
         )
-    parts = [split.histories, split.parts, held_out.histories, held_out.targets]
-    inputs = Inputs.of(preset, parts, ENCODERS[preset.model.encoder].wants)
+    inputs = Inputs.of(
+        preset,
+        [split.histories, split.parts, held_out.histories, held_out.targets],
+        ENCODERS[preset.model.encoder].wants,
+    )
 
     def train(config: Config, session: Session) -> None:
         fit(split, validation=held_out, items=items, preset=config, session=session)

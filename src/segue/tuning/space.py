@@ -10,7 +10,7 @@ Value = int | float
 RATE_FACTOR = 5.0
 MAX_RATE = 10.0  # that of the configuration
 MAX_DROPOUT = 0.6
-HEADS = (1, 2, 4)
+HEADS_FIELD, HEADS = "num_heads", (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ def space_of(config: Config) -> Space:
     every width can be divided by them, and stay as they are in an encoder that has none.
     """
     model, training = config.model, config.training
-    unit = 2 if model.is_rotary else 1  # rotary positions turn pairs of a head
-    widths = _around(model.width, model.num_heads * unit)
+    widths = _around(model.width, model.width_unit)
     space: dict[str, Range | Choice] = {
         "learning_rate": Range(
             training.learning_rate / RATE_FACTOR,
@@ -53,9 +52,11 @@ def space_of(config: Config) -> Space:
         "num_blocks": Choice(tuple(range(max(1, model.num_blocks - 1), model.num_blocks + 2))),
         "batch_size": Choice(_around(training.batch_size)),
     }
-    if model.encoder != "gru4rec":
-        heads = {each for each in HEADS if not any(width % (each * unit) for width in widths)}
-        space["num_heads"] = Choice(tuple(sorted(heads | {model.num_heads})))
+    values = model.model_dump()
+    if HEADS_FIELD in values:
+        unit = model.width_unit // values[HEADS_FIELD]  # of one head
+        heads = {count for count in HEADS if not any(width % (count * unit) for width in widths)}
+        space[HEADS_FIELD] = Choice(tuple(sorted(heads | {values[HEADS_FIELD]})))
     return space
 
 

@@ -68,6 +68,11 @@ class TransformerConfig(ModelConfig):
         return self.positions in ("rotary", "both")
 
     @property
+    def width_unit(self) -> int:
+        """What the width must be a multiple of: rotary positions turn pairs of a head."""
+        return self.num_heads * (2 if self.is_rotary else 1)
+
+    @property
     def is_learned(self) -> bool:
         """Whether a vector of the position is added to each item's."""
         return self.positions != "rotary"

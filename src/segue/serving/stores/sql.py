@@ -1,4 +1,4 @@
-"""The memory: events of users and what was erased, in SQLite or PostgreSQL."""
+"""The store in SQLite or PostgreSQL, by SQLAlchemy Core."""
 
 import hashlib
 import hmac
@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from segue.errors import ConfigError, SegueError
 from segue.serving.limits import MAX_HISTORY
 from segue.serving.settings import ERASURE_KEY
+from segue.serving.stores.protocol import (
+    STORES,
+    Erase,
+    StoredEvent,
+    StoreError,
+    UserEvents,
+    Write,
+)
 from segue.serving.times import Kind, Stored
 
 BUSY_TIMEOUT_S = 5
@@ -29,59 +36,10 @@ MAX_TRIES = 5
 ROWS_AT_ONCE = 50_000
 
 
-class StoreError(SegueError):
-    """The database cannot be opened, read or written."""
-
-
-@dataclass(frozen=True)
-class StoredEvent:
-    """An event as it is kept; ids are text."""
-
-    event_id: str | None
-    user_id: str
-    item_id: str
-    timestamp: Stored
-    weight: float | None
-
-
-@dataclass(frozen=True)
-class Append:
-    """Events to be written; answered by how many of them were new."""
-
-    events: Sequence[StoredEvent]
-
-
-@dataclass(frozen=True)
-class Erase:
-    """A user to be erased; answered by how many events that were."""
-
-    user_id: str
-
-
-Write = Append | Erase
-
-
-@dataclass(frozen=True)
-class UserEvents:
-    """What the store has of a user, in time order, then in that of arrival.
-
-    Attributes:
-        items: Their ids.
-        times: When they were met.
-        is_erased: The user was erased once; the run's copy must be ignored.
-    """
-
-    items: Sequence[str] = ()
-    times: Sequence[Stored] = ()
-    is_erased: bool = False
-
-
-class Store:
-    """Events and erasures in a database; every write is on disk when it returns.
-
-    An event is a duplicate, and is not kept, if its event id is known or if the user has met that
-    item at that time.
-    """
+@STORES.register("sqlite")
+@STORES.register("postgresql")
+class SQLStore:
+    """A `HistoryStore` in a database."""
 
     def __init__(self, url: str, kind: Kind, *, erasure_key: str | None = None) -> None:
         """Open the database, or make it.
@@ -109,31 +67,38 @@ class Store:
             self.close()
             raise
 
-    def read(self, user_id: str) -> UserEvents:
-        """What there is of a user, at most the newest 10,000 events.
-
-        Raises:
-            StoreError: The database cannot be read.
-        """
+    def read_many(self, user_ids: Sequence[str]) -> list[UserEvents]:
+        """As `HistoryStore.read_many`, in two queries however many users there are."""
         events, erased = self._events.c, self._erased.c
-        newest = (
-            sa.select(events.item_id, events.timestamp)
-            .where(events.user_id == user_id)
-            .order_by(events.timestamp.desc(), events.id.desc())
-            .limit(MAX_HISTORY)
+        newest_first = (events.timestamp.desc(), events.id.desc())
+        place = sa.func.row_number().over(partition_by=events.user_id, order_by=newest_first)
+        numbered = (
+            sa.select(events.user_id, events.item_id, events.timestamp, place.label("place"))
+            .where(events.user_id.in_(set(user_ids)))
+            .subquery()
+            .c
         )
-        was_erased = sa.select(erased.user_hash).where(erased.user_hash == self._hash(user_id))
+        newest = (
+            sa.select(numbered.user_id, numbered.item_id, numbered.timestamp)
+            .where(numbered.place <= MAX_HISTORY)
+            .order_by(numbered.place.desc())
+        )
+        hashes = {user_id: self._hash(user_id) for user_id in user_ids}
+        were_erased = sa.select(erased.user_hash).where(erased.user_hash.in_(set(hashes.values())))
+        items: dict[str, list[str]] = {user_id: [] for user_id in user_ids}
+        times: dict[str, list[Stored]] = {user_id: [] for user_id in user_ids}
         with self._failures(), self._engine.connect() as connection:
-            rows = connection.execute(newest).all()[::-1]
-            is_erased = connection.execute(was_erased).first() is not None
-        return UserEvents([row[0] for row in rows], [row[1] for row in rows], is_erased)
+            for user_id, item_id, timestamp in connection.execute(newest):
+                items[user_id].append(item_id)
+                times[user_id].append(timestamp)
+            erased_hashes = set(connection.execute(were_erased).scalars())
+        return [
+            UserEvents(items[user_id], times[user_id], hashes[user_id] in erased_hashes)
+            for user_id in user_ids
+        ]
 
     def write(self, writes: Sequence[Write]) -> list[int]:
-        """All of these, in their order, in one transaction; the answer to each.
-
-        Raises:
-            StoreError: The database cannot be written; then none of them was.
-        """
+        """As `HistoryStore.write`, in one transaction."""
         with self._failures():
             counts = self._written(writes)
             if self._is_sqlite and any(isinstance(write, Erase) for write in writes):
@@ -143,20 +108,12 @@ class Store:
         return counts
 
     def check(self) -> None:
-        """Ask the database for its kind of times.
-
-        Raises:
-            StoreError: It cannot be read.
-        """
+        """As `HistoryStore.check`: asks the database for its kind of times."""
         with self._failures(), self._engine.connect() as connection:
             connection.execute(sa.select(self._meta.c.value)).first()
 
     def everything(self) -> Iterator[Sequence[StoredEvent]]:
-        """All events in the order of their arrival, many at a time.
-
-        Raises:
-            StoreError: The database cannot be read.
-        """
+        """As `HistoryStore.everything`."""
         events = self._events.c
         wanted = sa.select(
             events.event_id, events.user_id, events.item_id, events.timestamp, events.weight
@@ -167,11 +124,7 @@ class Store:
                 yield [StoredEvent(*row) for row in rows]
 
     def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
-        """Which of these users were erased.
-
-        Raises:
-            StoreError: The database cannot be read.
-        """
+        """As `HistoryStore.has_erased`."""
         with self._failures(), self._engine.connect() as connection:
             erased = set(connection.execute(sa.select(self._erased.c.user_hash)).scalars())
         return [bool(erased) and self._hash(user_id) in erased for user_id in user_ids]

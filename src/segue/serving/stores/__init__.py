@@ -1,0 +1,27 @@
+"""Stores: the memory of a service; one file each, registered by the scheme of their URLs."""
+
+from segue.serving.stores import sql
+from segue.serving.stores.protocol import (
+    STORES,
+    Append,
+    Erase,
+    HistoryStore,
+    StoredEvent,
+    StoreError,
+    UserEvents,
+    Write,
+    open_store,
+)
+
+__all__ = [
+    "STORES",
+    "Append",
+    "Erase",
+    "HistoryStore",
+    "StoreError",
+    "StoredEvent",
+    "UserEvents",
+    "Write",
+    "open_store",
+    "sql",
+]

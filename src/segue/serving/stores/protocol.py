@@ -1,0 +1,121 @@
+"""What a store promises: the memory of a service, events of users and what was erased."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from segue.config.registry import Registry
+from segue.errors import ConfigError, SegueError
+from segue.serving.times import Kind, Stored
+
+
+class StoreError(SegueError):
+    """The database cannot be opened, read or written."""
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as it is kept; ids are text."""
+
+    event_id: str | None
+    user_id: str
+    item_id: str
+    timestamp: Stored
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class Append:
+    """Events to be written; answered by how many of them were new."""
+
+    events: Sequence[StoredEvent]
+
+
+@dataclass(frozen=True)
+class Erase:
+    """A user to be erased; answered by how many events that were."""
+
+    user_id: str
+
+
+Write = Append | Erase
+
+
+@dataclass(frozen=True)
+class UserEvents:
+    """What the store has of a user, in time order, then in that of arrival.
+
+    Attributes:
+        items: Their ids.
+        times: When they were met.
+        is_erased: The user was erased once; the run's copy must be ignored.
+    """
+
+    items: Sequence[str] = ()
+    times: Sequence[Stored] = ()
+    is_erased: bool = False
+
+
+class HistoryStore(Protocol):
+    """Events and erasures of users; every write is on disk when it returns.
+
+    A store is made as `SomeStore(url, kind, erasure_key=...)` and registered with
+    `STORES.register(scheme)` for the URLs that begin with `scheme:`. An event is a duplicate, and
+    is not kept, if its event id is known or if the user has met that item at that time.
+    `segue.testing.stores` tests what is promised here.
+
+    Every method may be called from any thread, and raises `StoreError` where the store cannot be
+    read or written.
+
+    Attributes:
+        kind: What the times are; a store keeps the kind that it was made with.
+    """
+
+    kind: Kind
+
+    def read_many(self, user_ids: Sequence[str]) -> list[UserEvents]:
+        """What there is of each of these users, at most the newest 10,000 events each."""
+        ...
+
+    def write(self, writes: Sequence[Write]) -> list[int]:
+        """All of these, in their order, or none of them; the answer to each."""
+        ...
+
+    def everything(self) -> Iterator[Sequence[StoredEvent]]:
+        """All events in the order of their arrival, many at a time."""
+        ...
+
+    def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
+        """Which of these users were erased."""
+        ...
+
+    def check(self) -> None:
+        """Raises `StoreError` where the store cannot be read."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds open."""
+        ...
+
+
+STORES: Registry[Callable[..., HistoryStore]] = Registry("store", "segue.serving.stores")
+
+
+def open_store(url: str, kind: Kind, *, erasure_key: str | None = None) -> HistoryStore:
+    """The store at a URL, which is made where it is missing.
+
+    Args:
+        url: `sqlite:///FILE`, `postgresql://HOST/NAME`, or one of a registered scheme.
+        kind: What the times are.
+        erasure_key: What erased users are hashed with; what it is by default is the store's choice.
+
+    Raises:
+        ConfigError: No store of that scheme is registered, or the URL or the key does not do.
+        StoreError: The store cannot be opened or holds times of another kind.
+    """
+    scheme, separator, _ = url.partition(":")
+    if not separator:
+        raise ConfigError(
+            "the database URL cannot be read; give sqlite:///FILE or postgresql://HOST/NAME"
+        )
+    return STORES[scheme.partition("+")[0]](url, kind, erasure_key=erasure_key)
