@@ -26,10 +26,10 @@ from segue.model.sequence_model import SequenceModel, build_model
 from segue.model.weights import WeightViews
 from segue.recommender import Recommender
 from segue.retriever import EncodedScorer, ModelScorer
-from segue.training import placement
 from segue.training.loop import train
 from segue.training.memory import refuse_too_large
 from segue.training.options import Session
+from segue.training.placement import placement_of, prepare
 from segue.training.plan import VALIDATION_STREAM, Plan
 
 VALIDATION_BLOCK = 1_024  # users whose loss is taken at once, at most
@@ -74,13 +74,8 @@ def fit(
     item_counts = histories.item_counts()
     num_items = histories.vocabulary.num_items
     plan = Plan.of(histories, config)
-    placement.prepare(config, num_items, plan.rows_per_batch)
-    refuse_too_large(
-        num_items,
-        plan,
-        touches_rows=placement.touches_rows(config, num_items),
-        num_devices=placement.num_devices(config, num_items, plan.rows_per_batch),
-    )
+    prepare(config, num_items, plan)
+    refuse_too_large(num_items, plan, placement_of(config, num_items, plan))
     model = build_model(num_items, config, catalogue)
     validate = Validation(model, validation, histories, config) if validation else None
     curves = train(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from segue.config import LOSSES, Config
 from segue.errors import TrainingError
+from segue.training.placement import Placement
 from segue.training.plan import Plan
 
 FLOAT_BYTES = 4
@@ -26,29 +27,26 @@ def estimated_bytes(num_items: int, plan: Plan, *, touches_rows: bool, num_devic
     Args:
         num_items: of the catalogue.
         plan: model, loss and batches.
-        touches_rows: a step updates only the rows of the items in its batch.
-        num_devices: that share this memory.
+        placement: which rows a step updates, and how many devices hold them.
     """
     config = plan.config
     width, positions = config.model.width, plan.positions_per_batch
-    copies = TABLE_COPIES + (MADE_BESIDE if touches_rows else MADE_BY_DENSE_STEP)
+    copies = TABLE_COPIES + (MADE_BESIDE if placement.touches_rows else MADE_BY_DENSE_STEP)
     copies += AVERAGING_COPIES if config.training.averaging else 0
-    copies += COPIES_PER_DEVICE * (num_devices - 1)
+    copies += COPIES_PER_DEVICE * (placement.num_devices - 1)
     table = (num_items + 1) * width * FLOAT_BYTES * copies
     states = positions * config.model.floats_per_position() * FLOAT_BYTES
     loss = LOSSES[config.loss.loss](config.loss).bytes(num_items, positions, width)
     return BASE_BYTES + table + states + int(loss)
 
 
-def refuse_too_large(
-    num_items: int, plan: Plan, *, touches_rows: bool, num_devices: int = 1
-) -> None:
+def refuse_too_large(num_items: int, plan: Plan, placement: Placement) -> None:
     """Refuses a training that cannot fit, before anything of it is made.
 
     Raises:
         TrainingError: the estimate exceeds the memory that is free.
     """
-    needed = estimated_bytes(num_items, plan, touches_rows=touches_rows, num_devices=num_devices)
+    needed = estimated_bytes(num_items, plan, placement)
     free = available_bytes()
     if free is None or needed <= free:
         return

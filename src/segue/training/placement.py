@@ -7,11 +7,13 @@ Every device holds the whole state.
 """
 
 import os
+from dataclasses import dataclass
 
 import keras
 
 from segue.config import LOSSES, Config
-from segue.model.kernels.device import is_accelerated, largest_divisor
+from segue.model.kernels.device import is_accelerated, largest_divisor, prefers_own_kernels
+from segue.training.plan import Plan
 
 # Items from which on only the rows of a batch are updated: by benchmarks/catalogue_growth.py that
 # costs 15% more at 100,000 and 28% less at 1,000,000.
@@ -22,29 +24,57 @@ NARROW_WIDTH, SMALL_TABLE = 64, 4_000_000
 CPU_DEVICES = "JAX_NUM_CPU_DEVICES"
 # Rows that a core needs to be busy by itself.
 FEWEST_ROWS = 16
+# Positions of a part of a batch: about what a core's cache holds of a block's arrays.
+PART_POSITIONS = 2_000
 
 
-def touches_rows(config: Config, num_items: int) -> bool:
-    """Whether a step updates only the item rows of its batch: on JAX, in a large catalogue.
+@dataclass(frozen=True)
+class Placement:
+    """How a step goes about a batch.
 
-    A loss that reads the whole table and averaged weights touch every row.
+    Attributes:
+        touches_rows: It reads and updates only the item rows that the batch names.
+        num_devices: How many devices share the batch's rows.
+        part_rows: How many rows a device works on at a time.
     """
-    is_jax = keras.backend.backend() == "jax"
-    is_of_few = LOSSES[config.loss.loss](config.loss).is_of_few_items
-    return is_jax and is_of_few and not config.training.averaging and num_items >= LAZY_ITEMS
+
+    touches_rows: bool
+    num_devices: int
+    part_rows: int
 
 
-def prepare(config: Config, num_items: int, rows_per_batch: int) -> None:
+def placement_of(config: Config, num_items: int, plan: Plan) -> Placement:
+    """What pays on this machine; starts JAX.
+
+    Args:
+        config: The devices asked for, and what decides whether they pay.
+        num_items: Of the catalogue.
+        plan: The rows of a batch.
+    """
+    if keras.backend.backend() != "jax":
+        return Placement(False, 1, plan.rows_per_batch)
+    import jax
+
+    available, is_cpu = jax.local_device_count(), not is_accelerated()
+    devices = _wanted_devices(config, num_items, plan, available, is_cpu=is_cpu)
+    rows = plan.rows_per_batch // devices
+    size = rows
+    if prefers_own_kernels():
+        size = part_rows(rows, config.model.max_length, num_items)
+    return Placement(_touches_rows(config, num_items), devices, size)
+
+
+def prepare(config: Config, num_items: int, plan: Plan) -> None:
     """Makes the CPU's cores devices where a training will use them; to be called before JAX starts.
 
     Where it has started, or the environment says how many there are, nothing changes.
     """
-    if keras.backend.backend() != "jax":
+    if keras.backend.backend() != "jax" or os.environ.get(CPU_DEVICES):
         return
     import jax
 
-    wanted = _wanted(config, num_items, rows_per_batch, num_cores(), is_cpu=True)
-    if wanted == 1 or os.environ.get(CPU_DEVICES):
+    wanted = _wanted_devices(config, num_items, plan, num_cores(), is_cpu=True)
+    if wanted == 1:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)  # type: ignore[no-untyped-call]
@@ -52,21 +82,15 @@ def prepare(config: Config, num_items: int, rows_per_batch: int) -> None:
         return  # it runs already
 
 
-def num_devices(config: Config, num_items: int, rows_per_batch: int) -> int:
-    """How many local devices share a batch: at most as many as there are, each as many rows.
+def part_rows(rows: int, length: int, num_items: int) -> int:
+    """How many of a CPU's rows to train on at a time; all of them where parts would not pay.
 
-    Args:
-        config: The devices asked for, and what decides whether they pay.
-        num_items: Of the catalogue.
-        rows_per_batch: Rows of a batch.
+    Every part adds its gradient of the whole item table: a catalogue larger than the batch would
+    cost more than is saved. Parts of few rows keep no core busy.
     """
-    if keras.backend.backend() != "jax":
-        return 1
-    import jax
-
-    available = jax.local_device_count()
-    is_cpu = not is_accelerated()
-    return min(available, _wanted(config, num_items, rows_per_batch, available, is_cpu=is_cpu))
+    most = PART_POSITIONS // length
+    size = largest_divisor(rows, most)
+    return size if num_items <= rows * length and 2 * size > most else rows
 
 
 def num_cores() -> int:
@@ -74,17 +98,24 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _wanted(
-    config: Config, num_items: int, rows_per_batch: int, available: int, *, is_cpu: bool
+def _touches_rows(config: Config, num_items: int) -> bool:
+    """Whether only the rows of a batch are updated: in a large catalogue.
+
+    A loss that reads the whole table and averaged weights touch every row.
+    """
+    is_of_few = LOSSES[config.loss.loss](config.loss).is_of_few_items
+    return bool(is_of_few) and not config.training.averaging and num_items >= LAZY_ITEMS
+
+
+def _wanted_devices(
+    config: Config, num_items: int, plan: Plan, available: int, *, is_cpu: bool
 ) -> int:
     """Devices that a training should have, of those available; looks at none of them."""
-    asked = config.training.devices
-    if touches_rows(config, num_items):
+    if _touches_rows(config, num_items):
         return 1  # the rows that a batch touches are found on one device
-    if asked is None:
-        width = config.model.width
+    asked = config.training.devices or available
+    if config.training.devices is None and is_cpu:
+        width, rows = config.model.width, plan.rows_per_batch
         is_narrow = width <= NARROW_WIDTH and num_items * width <= SMALL_TABLE
-        asked = available
-        if is_cpu:
-            asked = min(available, rows_per_batch // FEWEST_ROWS) if is_narrow else 1
-    return largest_divisor(rows_per_batch, asked)
+        asked = rows // FEWEST_ROWS if is_narrow else 1
+    return largest_divisor(plan.rows_per_batch, min(asked, available))

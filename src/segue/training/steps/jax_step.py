@@ -23,11 +23,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from segue.config import Config
-from segue.model.kernels.device import largest_divisor, prefers_own_kernels
 from segue.model.sequence_model import SequenceModel
 from segue.training.adam import Adam, AdamState, TouchedRows, rows_of
 from segue.training.batches import Batch
-from segue.training.placement import num_devices, touches_rows
+from segue.training.placement import Placement, placement_of
 from segue.training.plan import Plan
 from segue.training.steps.protocol import Array
 from segue.training.steps.schedule import learning_rate
@@ -36,8 +35,6 @@ AXIS = "devices"
 # Arrays that every device holds whole, and arrays whose rows the devices share.
 WHOLE: Any = Spec()  # type: ignore[no-untyped-call]
 BY_ROW: Any = Spec(AXIS)  # type: ignore[no-untyped-call]
-# Positions of a part: about what a core's cache holds of a block's arrays.
-PART_POSITIONS = 2_000
 # Keeps the dropout of devices apart: odd, so that no two of a few billion share a seed.
 DEVICE_STRIDE = 0x9E3779B1
 
@@ -76,28 +73,32 @@ class Pieces(NamedTuple):
 class JaxStep:
     """`Step` on JAX."""
 
-    def __init__(self, model: SequenceModel, config: Config, plan: Plan) -> None:
+    def __init__(
+        self,
+        model: SequenceModel,
+        config: Config,
+        plan: Plan,
+        placement: Placement | None = None,
+    ) -> None:
         """Takes the model's variables as the first state.
 
         Args:
             model: To be trained.
-            config: The optimizer's settings, and how many devices.
+            config: The optimizer's settings.
             plan: The rows of a batch, and how many steps there are.
+            placement: How a batch is worked on; None: as pays on this machine.
         """
+        self._placement = placement or placement_of(config, model.num_items, plan)
         self._model = model
         self._trainable = {variable.path: variable for variable in model.trainable_variables}
         self._untrained = {variable.path: variable for variable in model.non_trainable_variables}
-        self._touches_rows = touches_rows(config, model.num_items)
         self._adam = Adam(
             learning_rate(config.training, plan.num_steps),
             config.training.beta_2,
             config.training.averaging,
         )
-        self._num_devices = num_devices(config, model.num_items, plan.rows_per_batch)
+        self._num_devices = self._placement.num_devices
         self._mesh = Mesh(np.array(jax.local_devices()[: self._num_devices]), (AXIS,))
-        self._part_rows = part_rows(
-            plan.rows_per_batch // self._num_devices, config.model.max_length, model.num_items
-        )
         weights = {path: variable.value for path, variable in self._trainable.items()}
         others = {path: variable.value for path, variable in self._untrained.items()}
         start = State(weights, others, self._adam.start(weights))
@@ -168,7 +169,7 @@ class JaxStep:
         """The state after a batch, and the batch's loss; on each device for its rows."""
         total = self._summed(batch.weights.sum())
         others = self._seeds_of_device(state.others)
-        if self._touches_rows:
+        if self._placement.touches_rows:
             loss, slopes, others = self._on_touched_rows(state.weights, others, batch)
         else:
             loss, slopes, others = self._in_parts(state.weights, others, batch, total)
@@ -188,7 +189,7 @@ class JaxStep:
 
         slopes_of = jax.value_and_grad(part_loss, has_aux=True)
         rows = batch.weights.shape[0]
-        if self._part_rows == rows:
+        if self._placement.part_rows >= rows:
             (loss, others), slopes = slopes_of(weights, others, batch)
             return loss, slopes, others
 
@@ -200,7 +201,7 @@ class JaxStep:
             return (loss + more, jax.tree.map(jnp.add, slopes, more_slopes), others), None
 
         parts = jax.tree.map(
-            lambda array: array.reshape(-1, self._part_rows, *array.shape[1:]), batch[:3]
+            lambda array: array.reshape(-1, self._placement.part_rows, *array.shape[1:]), batch[:3]
         )
         start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights), others)
         (loss, slopes, others), _ = jax.lax.scan(add_part, start, parts)
@@ -266,19 +267,6 @@ class JaxStep:
             path: array.at[0].add(stride) if array.dtype == jnp.uint32 else array
             for path, array in others.items()
         }
-
-
-def part_rows(rows: int, length: int, num_items: int) -> int:
-    """How many of a batch's rows to train on at a time; all of them where parts would not pay.
-
-    Every part adds its gradient of the whole item table: a catalogue larger than the batch would
-    cost more than is saved. Parts of few rows keep no core busy.
-    """
-    if not prefers_own_kernels():
-        return rows
-    most = PART_POSITIONS // length
-    size = largest_divisor(rows, most)
-    return size if num_items <= rows * length and 2 * size > most else rows
 
 
 def in_touched_rows(batch: Pieces, num_rows: int) -> tuple[jax.Array, Pieces]:
