@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from segue.scoring import ModelScorer
+from segue.training.trainer import build_model
 
 import segue
 from segue.config import Config
@@ -17,9 +19,7 @@ from segue.errors import ConfigError, DataError, TrainingError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
 from segue.fitting import Validation, _expected_rows, fit
-from segue.scoring import ModelScorer
 from segue.training.batches import PackedBatches
-from segue.training.trainer import build_model
 
 SMALL = Config().with_settings(["max_length=10", "width=8", "num_blocks=1", "epochs=1"])
 

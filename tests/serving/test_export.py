@@ -2,10 +2,10 @@
 
 import polars as pl
 import pytest
+from segue.serving.store import Append, Erase, Store, StoredEvent
 
 import segue
 from segue.cli import main
-from segue.serving.store import Append, Erase, Store, StoredEvent
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from segue.serving.store import Append, Erase, Store, StoredEvent, StoreError
 
 from segue.errors import ConfigError
-from segue.serving.store import Append, Erase, Store, StoredEvent, StoreError
 
 KEY = "a key that nobody guesses"
 

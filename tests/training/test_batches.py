@@ -6,11 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from segue.config import Config
+from segue.config import Config, DrawnLossConfig
 from segue.data.histories import Histories
+from segue.data.times import UNKNOWN_TIME
 from segue.data.vocabulary import Vocabulary
 from segue.errors import TrainingError
-from segue.training.batches import PackedBatches
+from segue.model.negatives import NegativeSampler
+from segue.training.batches import Batch, Batches
+from segue.training.plan import Plan
 
 LENGTH = 8
 
@@ -32,9 +35,33 @@ def _items_start_at_1(lists):
         each[:] = [item + 1 for item in each]
 
 
-def batches_of(lists, *settings: str) -> PackedBatches:
+class Numbered:
+    """The batches of an epoch by number, as (inputs, targets, weights)."""
+
+    def __init__(self, train: Histories, config: Config, wants: tuple[str, ...] = ()) -> None:
+        self.plan = Plan.of(train, config)
+        sampler = None
+        if isinstance(config.loss, DrawnLossConfig):
+            sampler = NegativeSampler.of(config.loss, train)
+        self.batches = Batches(train, config, self.plan, sampler, wants)
+        self.rows_per_batch = self.plan.rows_per_batch
+        self.start_at(0, 0)
+
+    def start_at(self, epoch: int, first: int) -> None:
+        self.found = [parts_of(batch) for batch in self.batches.of_epoch(epoch, first)]
+        self.num_batches = len(self.found)
+
+    def __getitem__(self, index: int):
+        return self.found[index]
+
+
+def parts_of(batch: Batch):
+    return batch.inputs, batch.targets, batch.weights
+
+
+def batches_of(lists, *settings: str) -> Numbered:
     config = Config().with_settings([f"max_length={LENGTH}", "batch_size=10", *settings])
-    return PackedBatches(histories(lists), config)
+    return Numbered(histories(lists), config)
 
 
 def pairs_of(x, y, weights) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -177,6 +204,36 @@ def test_in_batch_negatives_are_targets_of_the_batch_as_often_as_they_are_there(
     share = np.bincount(targets, minlength=100) / len(targets)
     drawn = np.bincount(negatives, minlength=100) / len(negatives)
     assert np.abs(drawn - share).max() < 5 * np.sqrt(share.max() / len(negatives))
+
+
+def test_a_wanted_time_stands_beside_its_item_and_that_of_the_target_says_when_it_was_asked_for():
+    # 2000-01-01 is 946,684,800 in Unix time; two users, one row.
+    times = [946_684_800 + second for second in (10, 25, 70, 5, 6)]
+    train = Histories(
+        Vocabulary.from_ids(pl.Series(range(1, 51))),
+        pl.Series([1, 2]),
+        np.array([0, 3, 5]),
+        np.array([4, 9, 2, 7, 3], np.int32),
+        np.array(times),
+    )
+    config = Config().with_settings([f"max_length={LENGTH}", "batch_size=10"])
+    inputs, targets, _ = Numbered(train, config, ("timestamps", "asked_at"))[0]
+    item_ids = inputs["item_ids"]
+    (row,) = np.flatnonzero((item_ids == 4).any(axis=1))
+    known = {4: (10, 25, 9), 9: (25, 70, 2), 7: (5, 6, 3)}
+    for column, item in enumerate(item_ids[row]):
+        found = tuple(array[row, column] for array in (inputs["timestamps"], inputs["asked_at"]))
+        if item:
+            assert (*found, targets["positive_sequence"][row, column]) == known[int(item)]
+        else:
+            assert found == (UNKNOWN_TIME, UNKNOWN_TIME)
+
+
+def test_wanted_times_that_are_not_known_are_unknown_and_not_made_up(lists):
+    config = Config().with_settings([f"max_length={LENGTH}"])
+    inputs, _, _ = Numbered(histories(lists), config, ("timestamps", "asked_at"))[0]
+    assert (inputs["timestamps"] == UNKNOWN_TIME).all()
+    assert (inputs["asked_at"] == UNKNOWN_TIME).all()
 
 
 def test_histories_of_single_items_leave_nothing_to_learn():

@@ -21,7 +21,7 @@ AVERAGING_COPIES = 2
 COPIES_PER_DEVICE = 4
 
 
-def estimated_bytes(num_items: int, plan: Plan, *, touches_rows: bool, num_devices: int = 1) -> int:
+def estimated_bytes(num_items: int, plan: Plan, placement: Placement) -> int:
     """An estimate of the training's memory at its peak, the log and its histories apart.
 
     Args:
@@ -36,8 +36,8 @@ def estimated_bytes(num_items: int, plan: Plan, *, touches_rows: bool, num_devic
     copies += COPIES_PER_DEVICE * (placement.num_devices - 1)
     table = (num_items + 1) * width * FLOAT_BYTES * copies
     states = positions * config.model.floats_per_position() * FLOAT_BYTES
-    loss = LOSSES[config.loss.loss](config.loss).bytes(num_items, positions, width)
-    return BASE_BYTES + table + states + int(loss)
+    loss = int(LOSSES[config.loss.loss](config.loss).bytes(num_items, positions, width))
+    return BASE_BYTES + table + states + loss
 
 
 def refuse_too_large(num_items: int, plan: Plan, placement: Placement) -> None:

@@ -21,11 +21,15 @@ from segue.errors import ConfigError, Interrupted, TrainingError
 from segue.evaluation.metrics import hit_rate
 from segue.evaluation.protocol import rank_full
 from segue.fitting import Validation
-from segue.model.sparse import LazyAdam
+from segue.model.sequence_model import build_model
 from segue.model.weights import weights_of
-from segue.scoring import ModelScorer
-from segue.training import checkpoint, trainer
-from segue.training.trainer import LAZY_ITEMS, Curves, Session, _optimizer, build_model, train
+from segue.retriever import ModelScorer
+from segue.training import checkpoint, placement
+from segue.training.loop import Curves, train
+from segue.training.options import Session
+from segue.training.placement import LAZY_ITEMS, placement_of
+from segue.training.plan import Plan
+from segue.training.steps.schedule import learning_rate
 
 SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
 
@@ -191,7 +195,7 @@ def mixed_precision() -> Iterator[None]:
 def test_mixed_precision_learns_as_full_precision_does(
     split, monkeypatch, mixed_precision, settings, lazy_items
 ):
-    monkeypatch.setattr(trainer, "LAZY_ITEMS", lazy_items)
+    monkeypatch.setattr(placement, "LAZY_ITEMS", lazy_items)
     config = configured("epochs=4", "validate_every=4", *settings)
     model, curves = trained(split, config)
     assert {str(each.dtype) for each in model.trainable_variables} == {"float32"}
@@ -297,10 +301,8 @@ def test_a_resumed_training_keeps_the_best_weights_and_the_patience(
 )
 def test_the_rate_warms_up_and_then_stays_or_falls_by_a_cosine(schedule, rates):
     config = configured("epochs=20", f"schedule={schedule}", "warmup_steps=50")
-    optimizer = _optimizer(config, steps_per_epoch=5, num_items=40)
-    received = [float(optimizer._learning_rate(step)) for step in (5, 10, 55, 100)]
-    assert received == pytest.approx(rates, rel=1e-4)
-    assert optimizer.beta_2 == 0.98
+    rate = learning_rate(config.training, num_steps=100)
+    assert [float(rate(step)) for step in (5, 10, 55, 100)] == pytest.approx(rates, rel=1e-4)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="others update the whole table")
@@ -315,12 +317,11 @@ def test_the_rate_warms_up_and_then_stays_or_falls_by_a_cosine(schedule, rates):
     ],
 )
 def test_a_large_catalogue_is_updated_row_by_row_where_the_loss_leaves_rows_alone(
-    settings, num_items, is_lazy
+    split, settings, num_items, is_lazy
 ):
     config = configured(*settings)
-    optimizer = _optimizer(config, steps_per_epoch=5, num_items=num_items)
-    assert isinstance(optimizer, LazyAdam) == is_lazy
-    assert trainer.touches_rows(config, num_items) == is_lazy
+    plan = Plan.of(split.train, config)
+    assert placement_of(config, num_items, plan).touches_rows == is_lazy
 
 
 def test_a_loss_that_diverges_is_told(split, monkeypatch):
@@ -328,7 +329,7 @@ def test_a_loss_that_diverges_is_told(split, monkeypatch):
     model = build_model(40, config)
     table = weights_of(model)["item_embedding/table"]
     table[3, 0] = np.nan
-    model.item_embedding.table.assign(table)
+    model.tower.arrays()["table"].assign(table)
     with pytest.raises(TrainingError, match="the loss of epoch 1 is nan: the training diverged"):
         train(model, split.train, config)
 
@@ -392,24 +393,25 @@ def test_a_full_disk_leaves_the_old_checkpoint(split, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_flush", full)
+    monkeypatch.setattr("segue.files.sync", full)
     with pytest.raises(Exception, match=r"cannot write the checkpoint .*No space left"):
         trained(split, configured("epochs=1"), session)
     assert [each.name for each in (tmp_path / "c").iterdir()] == [checkpoint.FILE_NAME]
     assert (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes() == before
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(split, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(split, tmp_path, number):
     config = configured("epochs=3")
     directory = tmp_path / "c"
     model = build_model(split.histories.vocabulary.num_items, config)
-    handler = signal.getsignal(signal.SIGINT)  # ignored, where a shell started this in background
+    handler = signal.getsignal(number)  # ignored, where a shell started this in background
 
     def interrupting() -> dict[str, float]:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return {"ndcg@10": 0.0}
 
-    with pytest.raises(Interrupted, match=r"stopped after epoch 1 .* --resume"):
+    with pytest.raises(Interrupted, match=r"stopped after epoch 1 .* --resume") as stopped:
         train(
             model,
             split.train,
@@ -418,7 +420,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(split, tmp_path):
             session=Session(checkpoint=directory),
         )
     assert (directory / checkpoint.FILE_NAME).exists()
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert stopped.value.signal == number
+    assert signal.getsignal(number) is handler
 
 
 KILLED = """
@@ -427,7 +430,9 @@ from segue.config import Config
 from segue.data.splits import leave_one_out
 from segue.data.synthetic import markov_log
 from segue.training import checkpoint
-from segue.training.trainer import Session, build_model, train
+from segue.model.sequence_model import build_model
+from segue.training.loop import train
+from segue.training.options import Session
 from pathlib import Path
 
 split = leave_one_out(markov_log(300, 40, 12, certainty=1.0, seed=0))
@@ -487,8 +492,8 @@ def test_a_step_is_compiled_once_for_the_whole_training(split):
         return original(*arguments, **keywords)
 
     model = build_model(40, config)
-    original = model.compute_loss
-    model.compute_loss = counting
+    original = model.loss_of
+    model.loss_of = counting
     train(model, split.train, config)
     assert len(compiled) == 1
 
