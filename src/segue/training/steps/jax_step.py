@@ -12,7 +12,7 @@ On several devices each takes a share of the batch's rows, and the gradients are
     device 1   rows n/2 .. n    parameters -> gradient /
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +46,7 @@ class State(NamedTuple):
     """What a step takes and gives.
 
     Attributes:
-        weights: The trainable arrays by their variables' paths.
+        weights: The trainable arrays, by their variables' numbers.
         others: The rest: seeds, and what is never trained.
         adam: The optimizer's.
     """
@@ -90,8 +90,9 @@ class JaxStep:
         """
         self._placement = placement or placement_of(config, model.num_items, plan)
         self._model = model
-        self._trainable = {variable.path: variable for variable in model.trainable_variables}
-        self._untrained = {variable.path: variable for variable in model.non_trainable_variables}
+        # By number: names of Keras' own count up with every model of a process.
+        self._trainable = _numbered(model.trainable_variables)
+        self._untrained = _numbered(model.non_trainable_variables, len(self._trainable))
         self._adam = Adam(
             learning_rate(config.training, plan.num_steps),
             config.training.beta_2,
@@ -99,8 +100,8 @@ class JaxStep:
         )
         self._num_devices = self._placement.num_devices
         self._mesh = Mesh(np.array(jax.local_devices()[: self._num_devices]), (AXIS,))
-        weights = {path: variable.value for path, variable in self._trainable.items()}
-        others = {path: variable.value for path, variable in self._untrained.items()}
+        weights = {name: variable.value for name, variable in self._trainable.items()}
+        others = {name: variable.value for name, variable in self._untrained.items()}
         start = State(weights, others, self._adam.start(weights))
         # Copied: a step gives its buffers away, and these are the model's.
         self._state = self._placed(jax.tree.map(jnp.copy, start))
@@ -119,10 +120,10 @@ class JaxStep:
     def to_model(self, *, averaged: bool) -> None:
         """As `Step.to_model`."""
         averages = self._state.adam.averages if averaged else {}
-        for path, variable in self._trainable.items():
-            variable.assign(_of_one_device(averages.get(path, self._state.weights[path])))
-        for path, variable in self._untrained.items():
-            variable.assign(_of_one_device(self._state.others[path]))
+        for name, variable in self._trainable.items():
+            variable.assign(_of_one_device(averages.get(name, self._state.weights[name])))
+        for name, variable in self._untrained.items():
+            variable.assign(_of_one_device(self._state.others[name]))
 
     def state(self) -> Mapping[str, Array]:
         """As `Step.state`."""
@@ -212,23 +213,25 @@ class JaxStep:
     ) -> tuple[jax.Array, Slopes, Arrays]:
         """Loss and gradient, of the tower's arrays for the rows that the batch names alone."""
         arrays = self._model.tower.arrays()
-        paths = {name: variable.path for name, variable in arrays.items()}
+        numbers = {name: self._number_of(variable) for name, variable in arrays.items()}
         ids, batch = in_touched_rows(batch, self._model.num_items + 1)
-        expected = self._model.log_expected
-        if expected is not None:
-            rows = rows_of(others[expected.path], ids)
-            batch = batch._replace(shared={**batch.shared, "log_expected": rows})
+        if self._model.log_expected is not None:
+            expected = others[self._number_of(self._model.log_expected)]
+            shared = {**batch.shared, "log_expected": rows_of(expected, ids)}
+            batch = batch._replace(shared=shared)
         everything = {**weights, **others}
-        touched = {name: rows_of(everything[path], ids) for name, path in paths.items()}
-        trained = {name: rows for name, rows in touched.items() if paths[name] in weights}
-        dense = {path: array for path, array in weights.items() if path not in paths.values()}
+        touched = {name: rows_of(everything[number], ids) for name, number in numbers.items()}
+        trained = {name: rows for name, rows in touched.items() if numbers[name] in weights}
+        dense = {
+            number: array for number, array in weights.items() if number not in numbers.values()
+        }
 
         def loss_of(dense: Arrays, trained: Arrays) -> Any:
             return self._loss({**weights, **dense}, others, batch, {**touched, **trained})
 
         slopes_of = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
         (loss, others), (slopes, row_slopes) = slopes_of(dense, trained)
-        of_rows = {paths[name]: TouchedRows(ids, slope) for name, slope in row_slopes.items()}
+        of_rows = {numbers[name]: TouchedRows(ids, slope) for name, slope in row_slopes.items()}
         return loss, {**slopes, **of_rows}, others
 
     def _loss(
@@ -237,7 +240,7 @@ class JaxStep:
         """The batch's loss, and the seeds and the like after it."""
         variables = {**self._trainable, **self._untrained}
         values = {**weights, **others}
-        mapping = [(variable, values[path]) for path, variable in variables.items()]
+        mapping = [(variable, values[name]) for name, variable in variables.items()]
         with keras.StatelessScope(state_mapping=mapping) as scope:
             loss = self._model.loss_of(
                 batch.inputs,
@@ -247,9 +250,13 @@ class JaxStep:
                 arrays=arrays,
             )
         after = {
-            path: scope.get_current_value(variable) for path, variable in self._untrained.items()
+            name: scope.get_current_value(variable) for name, variable in self._untrained.items()
         }
-        return loss, {path: others[path] if new is None else new for path, new in after.items()}
+        return loss, {name: others[name] if new is None else new for name, new in after.items()}
+
+    def _number_of(self, wanted: Any) -> str:
+        variables = {**self._trainable, **self._untrained}
+        return next(name for name, variable in variables.items() if variable is wanted)
 
     def _summed(self, values: Any) -> Any:
         if self._num_devices == 1:
@@ -264,8 +271,8 @@ class JaxStep:
         stride = place * jnp.uint32(DEVICE_STRIDE) * jnp.uint32(sign % 2**32)
         return {
             # A seed generator's state is [seed, counter].
-            path: array.at[0].add(stride) if array.dtype == jnp.uint32 else array
-            for path, array in others.items()
+            name: array.at[0].add(stride) if array.dtype == jnp.uint32 else array
+            for name, array in others.items()
         }
 
 
@@ -302,6 +309,10 @@ def in_touched_rows(batch: Pieces, num_rows: int) -> tuple[jax.Array, Pieces]:
         targets={name: counted.get(name, array) for name, array in batch.targets.items()},
         shared={name: counted.get(name, array) for name, array in batch.shared.items()},
     )
+
+
+def _numbered(variables: Sequence[Any], first: int = 0) -> dict[str, Any]:
+    return {f"{number:04d}": variable for number, variable in enumerate(variables, first)}
 
 
 def _of_one_device(array: jax.Array) -> jax.Array:
