@@ -1,25 +1,26 @@
 """From a log or a split to a recommender, and what validation measures on the way."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
-from segue.scoring import ModelScorer
-from segue.training.trainer import build_model
 
 import segue
 from segue.config import Config
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
-from segue.data.splits import Split, leave_one_out
+from segue.data.splits import Split, leave_one_out, no_split
 from segue.data.synthetic import markov_log
-from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, TrainingError
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
-from segue.fitting import Validation, _expected_rows, fit
-from segue.training.batches import PackedBatches
+from segue.fitting import Validation, fit
+from segue.model.sequence_model import SequenceModel, build_model
+from segue.retrieval.exact import ExactIndex
+from segue.retriever import ModelScorer
+from segue.training import plan
 
 SMALL = Config().with_settings(["max_length=10", "width=8", "num_blocks=1", "epochs=1"])
 
@@ -29,10 +30,11 @@ def split() -> Split:
     return leave_one_out(markov_log(100, 30, 8, seed=0))
 
 
-def validation_of(split: Split, config: Config) -> tuple[Validation, ModelScorer]:
+def validation_of(split: Split, config: Config, **limits) -> tuple[Validation, ModelScorer]:
     model = build_model(30, config)
     assert split.validation is not None
-    return Validation(model, split.validation, split.train, config), ModelScorer(model)
+    validation = Validation(model, split.validation, split.train, config, **limits)
+    return validation, ModelScorer(model)
 
 
 @pytest.mark.parametrize("max_length", [10, 3])
@@ -65,17 +67,6 @@ def test_the_validation_ranks_for_users_without_a_history_as_the_evaluation_does
     assert measured["ndcg@10"] == pytest.approx(expected["ndcg@10"])
 
 
-@pytest.mark.parametrize("settings", [[], ["windows=all"], ["windows=all", "packed=false"]])
-def test_the_rows_that_memory_is_estimated_for_are_those_of_a_batch(settings):
-    random = np.random.default_rng(0)
-    vocabulary = Vocabulary.from_ids(pl.Series(range(1, 31)))
-    long = random.integers(1, 31, 20_000).astype(np.int32)
-    others = [random.integers(1, 31, length).astype(np.int32) for length in range(2, 60)]
-    histories = Histories.from_lists(vocabulary, [long, *others])
-    config = SMALL.with_settings(["batch_size=64", *settings])
-    assert _expected_rows(histories, config) == PackedBatches(histories, config).rows_per_batch
-
-
 def test_the_validations_negatives_are_always_the_same_and_never_the_users(split):
     config = SMALL.with_settings(["loss=bce", "exclude_history=true", "negatives=5"])
     (first, _), (second, _) = validation_of(split, config), validation_of(split, config)
@@ -89,12 +80,11 @@ def test_the_validations_negatives_are_always_the_same_and_never_the_users(split
 @pytest.mark.parametrize(
     ("limit", "value"),
     # 528 entries are the 2 vectors of 8 that 33 users' losses read.
-    [("VALIDATION_BLOCK", 33), ("VECTOR_ENTRIES", 528)],
+    [("users_at_once", 33), ("numbers_at_once", 528)],
 )
 def test_the_validation_loss_of_many_users_is_taken_in_blocks(split, monkeypatch, limit, value):
-    monkeypatch.setattr(f"segue.fitting.{limit}", value)
     config = SMALL.with_settings(["loss=bce", "negatives=2"])
-    validation, scorer = validation_of(split, config)
+    validation, scorer = validation_of(split, config, **{limit: value})
     sizes = []
     loss = validation._loss
     monkeypatch.setattr(
@@ -133,6 +123,33 @@ def test_a_whole_log_trains_without_validation_and_keeps_every_interaction():
     assert recommender.run.split.kind == "none"
     assert recommender.run.item_counts.sum() == len(log)
     assert "val_loss" not in recommender.run.training["epochs"][0]
+
+
+def test_fit_makes_each_thing_once(split, monkeypatch):
+    made: Counter[str] = Counter()
+
+    def count(owner, name, what, is_counted=lambda *arguments: True):
+        original = getattr(owner, name)
+
+        def counting(*arguments, **keywords):
+            made[what] += is_counted(*arguments)
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(SequenceModel, "build", "models")
+    count(plan, "newest_windows", "cuts")
+    count(plan, "pack", "packings")
+    # The popularity of items has an index of its own, of one column.
+    count(ExactIndex, "__init__", "indexes", lambda index, table, *rest: table.shape[1] > 1)
+    fit(split, preset=SMALL)  # one epoch
+    assert made == {"models": 1, "cuts": 1, "packings": 1, "indexes": 1}
+
+
+def test_fit_ends_with_the_report_of_the_test_part(split):
+    recommender = fit(split, preset=SMALL)
+    assert recommender.run.report == recommender.evaluate()
+    assert fit(no_split(split.histories), preset=SMALL).run.report == {}
 
 
 def test_training_sees_neither_validation_nor_test(split):

@@ -1,13 +1,13 @@
 import numpy as np
 import polars as pl
 import pytest
-from segue.model.encoder import Encoder
-from segue.model.sasrec import SASRec
-from segue.scoring import EncodedScorer, ModelScorer
 
 from segue.config import ModelConfig
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
+from segue.model.inference import QueryEncoder
+from segue.model.keras_model import SASRec
+from segue.retriever import EncodedScorer, ModelScorer
 
 
 @pytest.fixture
@@ -30,6 +30,6 @@ def test_users_encoded_once_score_as_they_do_each_time(histories, monkeypatch):
     def fail(*arguments):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(Encoder, "__call__", fail)
+    monkeypatch.setattr(QueryEncoder, "__call__", fail)
     for users, scores in zip(blocks, expected, strict=True):
         np.testing.assert_allclose(once.score(histories, users), scores, atol=1e-5)

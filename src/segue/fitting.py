@@ -113,7 +113,14 @@ class Validation:
     """Loss and ranking of a model on held-out targets, from one encoding of their histories."""
 
     def __init__(
-        self, model: SequenceModel, held_out: HeldOut, train: Histories, config: Config
+        self,
+        model: SequenceModel,
+        held_out: HeldOut,
+        train: Histories,
+        config: Config,
+        *,
+        users_at_once: int = VALIDATION_BLOCK,
+        numbers_at_once: int | None = None,
     ) -> None:
         """Measures `model`, as it is at each call, on `held_out`.
 
@@ -123,6 +130,9 @@ class Validation:
                 loss, and is a miss in the ranking.
             train: the training histories, for the negatives and for what was trained on.
             config: the loss and the seed.
+            users_at_once: whose loss is taken together, at most.
+            numbers_at_once: in the vectors of these users' negatives, at most; None: as suits the
+                device.
         """
         self._held_out = held_out
         item_counts = train.item_counts()
@@ -130,12 +140,13 @@ class Validation:
         self._scorer = ModelScorer(model, item_counts)
         self._loss = compiled(model, partial(_loss_of_queries, model))
         self._weights = self._is_trained[held_out.targets].astype(np.float32)
-        self._block = VALIDATION_BLOCK
+        self._block = users_at_once
         self._targets = {"positive_sequence": held_out.targets[:, None]}
         if isinstance(config.loss, DrawnLossConfig):
             self._targets["negative_sequence"] = _negatives(held_out, train, config)
             numbers = config.loss.negatives * config.model.width  # of a user's negatives' vectors
-            self._block = max(1, min(self._block, block_sizes().negative_vectors // numbers))
+            most = numbers_at_once or block_sizes().negative_vectors
+            self._block = max(1, min(self._block, most // numbers))
 
     def __call__(self) -> dict[str, float]:
         """`val_loss`, and `ndcg@10` and `hr@10` on the whole catalogue."""

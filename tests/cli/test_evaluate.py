@@ -1,13 +1,13 @@
 from dataclasses import replace
 
 import numpy as np
-from segue.scoring import ModelScorer
 
 from segue.data.splits import TEST, Split, global_time, no_split
 from segue.evaluation.baselines import Popularity
 from segue.evaluation.metrics import summarize
 from segue.evaluation.protocol import rank_full
 from segue.recommender import Recommender
+from segue.retriever import ModelScorer
 
 
 def test_json_is_the_report_of_the_run_and_the_run_stays_as_it_is(

@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from segue.training.trainer import Session
 
 from segue.data import datasets
 from segue.data.items import read_items
@@ -16,6 +15,7 @@ from segue.data.log import read_log
 from segue.data.splits import global_time
 from segue.recommender import Recommender
 from segue.training.checkpoint import FILE_NAME
+from segue.training.options import Session
 
 
 def save_log(path: Path, users: list[Any], items: list[Any], times: list[Any]) -> Path:

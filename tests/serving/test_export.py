@@ -2,16 +2,16 @@
 
 import polars as pl
 import pytest
-from segue.serving.store import Append, Erase, Store, StoredEvent
 
 import segue
 from segue.cli import main
+from segue.serving.stores import Append, Erase, StoredEvent, open_store
 
 
 @pytest.fixture
 def database(tmp_path):
     url = f"sqlite:///{tmp_path / 'events.sqlite'}"
-    store = Store(url, "integer")
+    store = open_store(url, "integer")
     events = [
         StoredEvent("a", "7", "3", 20, 4.5),
         StoredEvent("b", "500", "31", 21, None),

@@ -22,9 +22,9 @@ SERVICE_KILLS = int(os.environ.get("SEGUE_TEST_KILLS", "5"))
 WRITERS = 3
 WRITER = """
 import sys
-from segue.serving.store import Append, Store, StoredEvent
+from segue.serving.stores import Append, StoredEvent, open_store
 
-store = Store(sys.argv[1], "integer", erasure_key="a key that nobody guesses")
+store = open_store(sys.argv[1], "integer", erasure_key="a key that nobody guesses")
 round = sys.argv[2]
 for number in range(1_000_000):
     events = [
@@ -118,7 +118,7 @@ def test_killed_at_any_moment_no_acknowledged_event_is_lost_and_none_is_there_tw
     url = f"sqlite:///{tmp_path / 'events.sqlite'}"
     if kind == "postgresql":
         url = f"{request.getfixturevalue('postgres')}/postgres"
-    from segue.serving.store import Store
+    from segue.serving.stores import open_store
 
     random.seed(4)
     acknowledged: set[str] = set()
@@ -135,7 +135,7 @@ def test_killed_at_any_moment_no_acknowledged_event_is_lost_and_none_is_there_tw
         whole = [line.strip() for line in lines if line.endswith("\n")]
         assert whole, "the writer failed before its first event"
         acknowledged |= {f"{kill}-{number}-{each}" for number in whole for each in range(3)}
-    store = Store(url, "integer", erasure_key="a key that nobody guesses")
+    store = open_store(url, "integer", erasure_key="a key that nobody guesses")
     kept = [event.event_id for rows in store.everything() for event in rows]
     store.close()
     assert acknowledged <= set(kept)
@@ -168,7 +168,7 @@ def test_a_killed_service_has_kept_every_event_it_acknowledged(kind, own_run, tm
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    from segue.serving.store import Store
+    from segue.serving.stores import open_store
 
     random.seed(5)
     acknowledged: list[str] = []
@@ -190,7 +190,7 @@ def test_a_killed_service_has_kept_every_event_it_acknowledged(kind, own_run, tm
             service.kill()
             for writer in writers:
                 writer.join()
-    store = Store(url, "integer", erasure_key=settings["SEGUE_ERASURE_KEY"])
+    store = open_store(url, "integer", erasure_key=settings["SEGUE_ERASURE_KEY"])
     found = [event.event_id or "" for rows in store.everything() for event in rows]
     store.close()
     kept = [name for name in found if name.startswith("killed-")]  # others' are there, too

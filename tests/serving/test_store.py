@@ -7,9 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from segue.serving.store import Append, Erase, Store, StoredEvent, StoreError
 
 from segue.errors import ConfigError
+from segue.serving.stores import (
+    Append,
+    Erase,
+    HistoryStore,
+    StoredEvent,
+    StoreError,
+    UserEvents,
+    open_store,
+)
 
 KEY = "a key that nobody guesses"
 
@@ -34,9 +42,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield f"{server}/{name}"
 
 
+def read(store: HistoryStore, user_id: str) -> UserEvents:
+    """What the store has of one user."""
+    (events,) = store.read_many([user_id])
+    return events
+
+
 @pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = Store(url, "integer", erasure_key=KEY)
+def store(url: str) -> Iterator[HistoryStore]:
+    opened = open_store(url, "integer", erasure_key=KEY)
     yield opened
     opened.close()
 
@@ -45,65 +59,65 @@ def test_events_come_back_by_time_and_then_by_arrival(store):
     wanted = [("late", 9), ("early", 1), ("tie one", 5), ("tie two", 5)]
     store.write([Append([event(item=item, at=at) for item, at in wanted])])
     store.write([Append([event(user="bob", item="other")])])
-    ann = store.read("ann")
+    ann = read(store, "ann")
     assert list(ann.items) == ["early", "tie one", "tie two", "late"]
     assert list(ann.times) == [1, 5, 5, 9]
     assert not ann.is_erased
-    assert list(store.read("nobody").items) == []
+    assert list(read(store, "nobody").items) == []
 
 
 def test_an_event_is_kept_once_by_its_id_and_by_user_item_and_time(store):
     twice = [event(item="1", event_id="a"), event(item="2", event_id="a"), event(item="1")]
     assert store.write([Append(twice), Append([event(item="3", event_id="b")])]) == [1, 1]
     assert store.write([Append([event(item="9", at=4, event_id="a"), event(item="4")])]) == [1]
-    assert sorted(store.read("ann").items) == ["1", "3", "4"]
+    assert sorted(read(store, "ann").items) == ["1", "3", "4"]
 
 
 def test_odd_ids_come_back_as_they_were(store):
     odd = ["O'Brien; DROP TABLE segue_events", '"quoted"', "🎬 née", "%_\\", "x" * 256, "🎬" * 256]
     store.write([Append([event(user=odd[-1], item=each) for each in odd])])
-    assert list(store.read(odd[-1]).items) == odd
+    assert list(read(store, odd[-1]).items) == odd
 
 
 def test_erasure_leaves_a_keyed_hash_only(store, url, tmp_path):
     store.write([Append([event(user="zoe-the-user", item="rare-item", event_id="rare-event")])])
     store.write([Append([event(user="ann")])])
     assert store.write([Erase("zoe-the-user")]) == [1]
-    erased = store.read("zoe-the-user")
+    erased = read(store, "zoe-the-user")
     assert (list(erased.items), erased.is_erased) == ([], True)
     assert store.has_erased(["ann", "zoe-the-user"]) == [False, True]
-    assert not store.read("ann").is_erased
+    assert not read(store, "ann").is_erased
     if url.startswith("sqlite"):
         for path in tmp_path.iterdir():
             content = path.read_bytes()
             assert not any(word in content for word in (b"zoe", b"rare-item", b"rare-event"))
-    other = Store(url, "integer", erasure_key=KEY[::-1])
-    assert not other.read("zoe-the-user").is_erased  # the hash says nothing without the key
+    other = open_store(url, "integer", erasure_key=KEY[::-1])
+    assert not read(other, "zoe-the-user").is_erased  # the hash says nothing without the key
     other.close()
     store.write([Append([event(user="zoe-the-user", item="new")])])
-    again = store.read("zoe-the-user")
+    again = read(store, "zoe-the-user")
     assert (list(again.items), again.is_erased) == (["new"], True)
 
 
 def test_a_database_of_other_times_is_refused(store, url):
     with pytest.raises(StoreError, match="holds events with integer times"):
-        Store(url, "float", erasure_key=KEY)
+        open_store(url, "float", erasure_key=KEY)
 
 
 def test_events_are_there_after_opening_again(store, url):
     store.write([Append([event()])])
-    again = Store(url, "integer", erasure_key=KEY)
-    assert list(again.read("ann").items) == ["1"]
+    again = open_store(url, "integer", erasure_key=KEY)
+    assert list(read(again, "ann").items) == ["1"]
     assert [each.item_id for rows in again.everything() for each in rows] == ["1"]
     again.close()
 
 
 def test_many_servers_write_the_same_events_at_once(url):
-    stores = [Store(url, "integer", erasure_key=KEY) for _ in range(4)]
+    stores = [open_store(url, "integer", erasure_key=KEY) for _ in range(4)]
     events = [event(item=str(each), event_id=str(each)) for each in range(200)]
     counts: list[int] = []
 
-    def write(store: Store, order: int) -> None:
+    def write(store: HistoryStore, order: int) -> None:
         for at in range(0, 200, 20):
             counts.extend(store.write([Append(events[::order][at : at + 20])]))
 
@@ -115,14 +129,14 @@ def test_many_servers_write_the_same_events_at_once(url):
     for thread in threads:
         thread.join()
     assert sum(counts) == 200
-    assert len(stores[0].read("ann").items) == 200
+    assert len(read(stores[0], "ann").items) == 200
     for each in stores:
         each.close()
 
 
 def test_sqlite_keeps_its_promises_to_the_disk(tmp_path):
     file = tmp_path / "events.sqlite"
-    store = Store(f"sqlite:///{file}", "integer")
+    store = open_store(f"sqlite:///{file}", "integer")
     with store._engine.connect() as connection:
         pragmas = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -134,13 +148,13 @@ def test_sqlite_keeps_its_promises_to_the_disk(tmp_path):
     assert len(key.read_text()) == 64
     store.write([Erase("ann")])
     store.close()
-    assert Store(f"sqlite:///{file}", "integer").read("ann").is_erased
+    assert read(open_store(f"sqlite:///{file}", "integer"), "ann").is_erased
 
 
 def test_a_locked_database_is_told_and_works_again_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("segue.serving.store.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("segue.serving.stores.sql.BUSY_TIMEOUT_S", 0.05)
     file = tmp_path / "events.sqlite"
-    store = Store(f"sqlite:///{file}", "integer")
+    store = open_store(f"sqlite:///{file}", "integer")
     with sqlite3.connect(file, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
@@ -152,14 +166,14 @@ def test_a_locked_database_is_told_and_works_again_later(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_and_nothing_half_written(tmp_path):
-    store = Store(f"sqlite:///{tmp_path / 'events.sqlite'}", "integer")
+    store = open_store(f"sqlite:///{tmp_path / 'events.sqlite'}", "integer")
     store.write([Append([event(item="before")])])
     with store._engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="full"):
         store.write([Append([event(item=f"{each:0256}") for each in range(200)])])
-    assert list(store.read("ann").items) == ["before"]
+    assert list(read(store, "ann").items) == ["before"]
     store.close()
 
 
@@ -167,7 +181,7 @@ def test_a_corrupt_database_is_told(tmp_path):
     file = tmp_path / "events.sqlite"
     file.write_bytes(b"no database at all, " * 100)
     with pytest.raises(StoreError, match="not a database"):
-        Store(f"sqlite:///{file}", "integer")
+        open_store(f"sqlite:///{file}", "integer")
 
 
 @pytest.mark.parametrize(
@@ -181,10 +195,10 @@ def test_a_corrupt_database_is_told(tmp_path):
 )
 def test_an_unusable_url_is_refused_without_its_password(url, message):
     with pytest.raises((ConfigError, StoreError), match=message):
-        Store(url, "integer")
+        open_store(url, "integer")
 
 
 def test_a_password_is_never_told(tmp_path):
     with pytest.raises(StoreError) as told:
-        Store("postgresql://me:hush@127.0.0.1:1/none", "integer", erasure_key=KEY)
+        open_store("postgresql://me:hush@127.0.0.1:1/none", "integer", erasure_key=KEY)
     assert "hush" not in str(told.value)

@@ -21,7 +21,6 @@ from segue.data.splits import Split
 from segue.data.times import unix_seconds
 from segue.recommender import Recommender
 from segue.reporting.tested import Section, label_column, measured
-from segue.scoring import ModelScorer
 
 MAP_ITEMS = 1_500
 MAP_LABELS = 6
@@ -76,7 +75,7 @@ def _map(recommender: Recommender) -> Section:
     column = label_column(run.catalogue)
     counts = run.item_counts[1:]
     chosen = np.sort(np.argsort(-counts, kind="stable")[:MAP_ITEMS])
-    table = ModelScorer(recommender.model).item_table[1:][chosen].astype(np.float64)
+    table = recommender.retriever.item_table[1:][chosen].astype(np.float64)
     if min(table.shape) < 2:
         return {"missing": "A map needs two items and two dimensions."}
     centred = table - table.mean(axis=0)

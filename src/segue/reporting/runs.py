@@ -87,7 +87,7 @@ def ranking_of(run: Run, name: str) -> Ranking:
     ):
         return recorded
     from segue.recommender import Recommender  # only here does a comparison need the model
-    from segue.scoring import ModelScorer
+    from segue.retriever import ModelScorer
 
     scorer = ModelScorer(Recommender(run).model, run.item_counts)
     return rank_full(scorer, test, is_trained=run.item_counts > 0)
