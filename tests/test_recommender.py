@@ -125,7 +125,7 @@ def test_ids_in_the_place_of_histories_are_refused(recommender, histories):
 
 @pytest.mark.parametrize(
     ("k", "message"),
-    [(0, "k=0 asks for nothing"), (-3, "k=-3"), (5000, f"k=5000 exceeds the limit of {MAX_K}")],
+    [(0, "at least 1, got 0"), (-3, "at least 1, got -3"), (5000, f"at most {MAX_K}, got 5000")],
 )
 def test_an_absurd_k_is_refused(recommender, k, message):
     for ask in (

@@ -172,9 +172,9 @@ def test_scores_exist_in_blocks_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_a_k_below_one_is_refused(k: int) -> None:
-    with pytest.raises(RequestError, match=f"k={k}"):
+    with pytest.raises(RequestError, match=f"k must be at least 1, got {k}"):
         index_of(1).search(ONE, k)
-    with pytest.raises(RequestError, match=f"k={k}"):
+    with pytest.raises(RequestError, match=f"k must be at least 1, got {k}"):
         top_k(ONE, k)
 
 

@@ -11,8 +11,9 @@ from segue.errors import RequestError
 from segue.model.encoders.protocol import Inputs
 from segue.model.kernels.device import MASKED
 from segue.model.kernels.tensors import Tensor
+from segue.model.layers import at_positions
 from segue.model.losses.protocol import table_penalty
-from segue.model.sequence_model import SequenceModel
+from segue.model.sequence_model import SequenceModel, last_positions
 
 
 @keras.saving.register_keras_serializable(package="segue")
@@ -69,7 +70,9 @@ class SASRec(SequenceModel):
         """Inputs and outputs as the class describes them."""
         outputs = super().call(inputs, training, arrays)
         if not training:
-            outputs["predictions"] = self._best_items(self.encode(inputs))
+            positions = last_positions(self.segment_ids(inputs))
+            queries = at_positions(outputs["item_sequence_embedding"], positions)[:, 0]
+            outputs["predictions"] = self._best_items(queries)
         return outputs
 
     def compute_loss(

@@ -148,7 +148,7 @@ class SequenceModel(keras.Model):
         """
         segment_ids = self.segment_ids(inputs)
         vectors = self.tower.vectors(inputs["item_ids"])
-        states = self.encoder.last(vectors, inputs, segment_ids, _last_positions(segment_ids))
+        states = self.encoder.last(vectors, inputs, segment_ids, last_positions(segment_ids))
         is_item = ops.any(segment_ids > 0, axis=1, keepdims=True)
         return states * ops.cast(is_item, states.dtype)
 
@@ -172,7 +172,7 @@ class SequenceModel(keras.Model):
             )
         segment_ids = self.segment_ids(inputs)
         vectors = self.tower.vectors(inputs["item_ids"])
-        return self.encoder.attention_at(vectors, inputs, segment_ids, _last_positions(segment_ids))
+        return self.encoder.attention_at(vectors, inputs, segment_ids, last_positions(segment_ids))
 
     def loss_of(
         self,
@@ -262,7 +262,7 @@ def _dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _last_positions(segment_ids: Tensor) -> Tensor:
+def last_positions(segment_ids: Tensor) -> Tensor:
     """int32[rows]: where the last item of each row stands; 0 where there is none."""
     positions = ops.arange(segment_ids.shape[1], dtype="int32")[None]
     return ops.max(ops.where(segment_ids > 0, positions, 0), axis=1)
