@@ -92,7 +92,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(arguments, command):
     outcome = command(*arguments)
     assert outcome.code == 1
     assert outcome.err.startswith("Traceback")
-    assert "DatasetError: there is no dataset 'x'" in outcome.err
+    assert "DatasetError: dataset must be one of ml-1m, " in outcome.err
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly():
