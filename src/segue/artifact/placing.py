@@ -15,6 +15,7 @@ from segue.artifact.failures import writing
 from segue.artifact.manifest import names_in
 from segue.data.checks import shown_names
 from segue.errors import OutputError
+from segue.files import sync
 
 
 def check_output(path: str | Path, *, force: bool) -> None:
@@ -91,7 +92,7 @@ def _swap(draft: Path, target: Path, force: bool) -> None:
     if force and os.path.lexists(target):
         os.rename(target, _aside(target))
     os.rename(draft, target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _tidy(draft: Path, target: Path) -> None:
@@ -146,14 +147,5 @@ def _aside(target: Path) -> Path:
 
 def _sync_all(directory: Path) -> None:
     for path in directory.iterdir():
-        _sync(path)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written, so that a power cut cannot undo it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(directory)

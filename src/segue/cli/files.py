@@ -1,8 +1,8 @@
 """Files that commands write: refused before the work, and whole or not at all."""
 
-import os
 from pathlib import Path
 
+from segue import files
 from segue.errors import OutputError
 
 
@@ -31,11 +31,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    draft = path.with_name(f".{path.name}.writing-{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        files.write_text(path, text)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
-    finally:
-        draft.unlink(missing_ok=True)

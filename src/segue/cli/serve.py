@@ -113,7 +113,10 @@ def export(
     force: Force = False,
 ) -> None:
     """Write the events as the log that segue fit reads."""
+    from polars.exceptions import PolarsError
+
     from segue.artifact import read_run
+    from segue.files import replaced
 
     settings = _settings(run, database=database)
     try:
@@ -131,9 +134,11 @@ def export(
         log = exported(loaded, store, is_whole=whole)
     finally:
         store.close()
-    draft = target.with_name(f".{target.name}.writing")
-    log.write_parquet(draft)
-    draft.replace(target)
+    try:
+        with replaced(target) as draft:
+            log.write_parquet(draft)
+    except (OSError, PolarsError) as error:
+        raise OutputError(f"cannot write {target}: {error}; choose another place") from error
     print(f"{log.height:,} interactions are in {target}.")
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
+from segue.data.labels import labels_of
 from segue.data.splits import HeldOut
 from segue.errors import DataError, RequestError
 from segue.evaluation.protocol import Scorer, blocks_of, unseen
@@ -147,10 +148,9 @@ def label_features(labels: pl.Series) -> npt.NDArray[np.float64]:
     Args:
         labels: Of each item 1..num_items in order: text, several labels between bars, or null.
     """
-    split = pl.DataFrame({"item": np.arange(1, len(labels) + 1), "label": labels}).select(
-        "item", pl.col("label").cast(pl.String).str.split("|")
-    )
-    pairs = split.explode("label").filter(pl.col("label").fill_null("") != "")
+    items = np.arange(1, len(labels) + 1)
+    pairs = pl.DataFrame({"item": items, "label": labels_of(labels)}).explode("label")
+    pairs = pairs.filter(pl.col("label").fill_null("") != "")
     places = pairs["label"].rank("dense").to_numpy().astype(np.int64) - 1
     features = np.zeros((len(labels) + 1, int(places.max(initial=-1)) + 1))
     features[pairs["item"].to_numpy(), places] = 1

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.data.labels import labels_of
 from segue.data.splits import HeldOut
 from segue.errors import DataError
 from segue.evaluation.metrics import bootstrap_intervals, summarize
@@ -131,12 +132,8 @@ def _by_quarter(
 def _by_label(
     name: str, ranking: Ranking, labels: pl.Series, targets: npt.NDArray[np.int32]
 ) -> Iterator[Slice]:
-    of_users = pl.DataFrame(
-        {
-            "user": np.arange(len(targets)),
-            "label": labels.gather(targets.astype(np.int64) - 1).cast(pl.String),
-        }
-    ).with_columns(pl.col("label").fill_null("(none)").str.split("|"))
+    of_targets = labels.gather(targets.astype(np.int64) - 1).cast(pl.String).fill_null("(none)")
+    of_users = pl.DataFrame({"user": np.arange(len(targets)), "label": labels_of(of_targets)})
     exploded = of_users.explode("label")
     groups = exploded.group_by("label").agg("user").with_columns(users=pl.col("user").list.len())
     for row in (

@@ -17,6 +17,7 @@ from segue.artifact.documents import read_json
 from segue.artifact.manifest import MANIFEST
 from segue.artifact.placing import resolved
 from segue.config import Config, preset_text
+from segue.data.labels import labels_of
 from segue.data.splits import Split
 from segue.data.times import unix_seconds
 from segue.recommender import Recommender
@@ -101,7 +102,7 @@ def _first_labels(
     """The first label of each item; those that are not among the most frequent are "other"."""
     if catalogue is None or column is None:
         return ["other"] * len(chosen)
-    firsts = catalogue[column].gather(chosen).str.split("|").list.first().fill_null("other")
+    firsts = labels_of(catalogue[column].gather(chosen)).list.first().fill_null("other")
     frequent = firsts.value_counts(sort=True)[column].head(MAP_LABELS).to_list()
     return [label if label in frequent else "other" for label in firsts]
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.data.labels import labels_of
 from segue.data.roles import TITLE
 from segue.data.splits import GLOBAL_TIME, TEST, HeldOut, Split
 from segue.data.times import DAY_S, unix_seconds
@@ -75,7 +76,7 @@ def label_column(catalogue: pl.DataFrame | None) -> str | None:
         if column.dtype == pl.String and column.name != TITLE.name
     ]
     for name in sorted(texts, key=lambda each: each != "genres"):
-        labels = catalogue[name].drop_nulls().str.split("|").explode()
+        labels = labels_of(catalogue[name].drop_nulls()).explode()
         if 1 < labels.n_unique() <= MAX_LABELS:
             return name
     return None

@@ -11,13 +11,12 @@ import polars as pl
 from polars._typing import PolarsDataType
 
 from segue.data.checks import shown, shown_names
+from segue.data.labels import holds_several, labels_of
 from segue.errors import RequestError
 
 Operator = Literal["eq", "in", "contains", "lt", "lte", "gt", "gte"]
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]
-
-LIST_SEPARATOR = "|"
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ class ItemFilters:
         """Take the catalogue, one row per dense id 1..num_items in that order."""
         self._catalogue = catalogue
         self._list_columns = {
-            column.name
-            for column in catalogue.select(pl.col(pl.String))
-            if column.str.contains(LIST_SEPARATOR, literal=True).any()
+            column.name for column in catalogue.select(pl.col(pl.String)) if holds_several(column)
         }
 
     def allowed(self, wanted: Filter) -> npt.NDArray[np.int32]:
@@ -77,7 +74,7 @@ class ItemFilters:
         """The different values of a text column, entries of a list one by one, in order."""
         column = self._catalogue[field].drop_nulls()
         if field in self._list_columns:
-            column = column.str.split(LIST_SEPARATOR).explode()
+            column = labels_of(column).explode()
         return column.filter(column.str.len_bytes() > 0).unique().sort().to_list()
 
     def _conditions(self, conditions: Sequence[Condition]) -> pl.Expr:
@@ -135,7 +132,7 @@ class ItemFilters:
             raise _unfit(condition, "text")
         text, wanted = column.cast(pl.String).str.to_lowercase(), condition.value.lower()
         if condition.field in self._list_columns:
-            return text.str.split(LIST_SEPARATOR).list.contains(wanted)
+            return labels_of(text).list.contains(wanted)
         return text.str.contains(wanted, literal=True)
 
 
