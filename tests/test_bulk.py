@@ -184,7 +184,7 @@ def test_a_place_under_a_file_is_refused(
 
 @pytest.mark.parametrize("k", [0, -1, 501])
 def test_a_bad_k_is_refused(k: int, recommender: Recommender, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=f"k={k}"):
+    with pytest.raises(RequestError, match=f"k must be at .*, got {k}"):
         recommend_file(recommender, tmp_path / "missing.parquet", tmp_path / "out.parquet", k)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import segue
 from segue.config import Config
+from segue.data.columns import Columns
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.log import InteractionLog
@@ -58,7 +59,7 @@ def test_recommendations_are_the_best_unseen_items_by_query_times_item(recommend
     window = np.zeros((1, 12), dtype=np.int32)
     window[0, :5] = dense
     table = recommender.run.weights["item_embedding/table"]
-    scores = (recommender._scorer.encoder(window) @ table.T)[0]
+    scores = (recommender.retriever.queries(Columns(window)) @ table.T)[0]
     scores[[0, *dense]] = -np.inf
     expected = np.argsort(-scores)[:7]
     assert frame["item_id"].to_list() == recommender.vocabulary.decode(expected).to_list()

@@ -111,7 +111,7 @@ def test_a_file_of_users_is_answered_in_a_file(command, run, tmp_path):
 def test_the_nearest_items_come_first_and_the_item_itself_never(command, run, recommender):
     outcome = command("similar", run, "5", "-k", "3", "--json")
     assert outcome.json["item_id"] == 5
-    table = recommender._scorer.item_table[1:]
+    table = recommender.retriever.item_table[1:]
     table = table / (table**2).sum(axis=1, keepdims=True) ** 0.5
     cosines = table @ table[4]
     nearest = [int(item) for item in (-cosines).argsort() + 1 if item != 5][:3]

@@ -120,7 +120,13 @@ def test_a_full_disk_leaves_no_run_behind(command, log_file, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("k", "told"),
-    [("0", "k=0"), ("-3", "k=-3"), ("5000", "500"), ("abc", "'abc'"), ("1.5", "'1.5'")],
+    [
+        ("0", "k must be at least 1, got 0"),
+        ("-3", "k must be at least 1, got -3"),
+        ("5000", "500"),
+        ("abc", "'abc'"),
+        ("1.5", "'1.5'"),
+    ],
 )
 @pytest.mark.parametrize("question", [["recommend", "--history", "1"], ["similar", "1"]])
 def test_a_bad_k_is_refused(question, k, told, command, run):
@@ -130,7 +136,7 @@ def test_a_bad_k_is_refused(question, k, told, command, run):
 
 def test_a_bad_k_is_refused_for_a_file_of_users(command, run, log_file, tmp_path):
     files = ["--input", log_file, "--output", tmp_path / "answers.parquet"]
-    assert "k=0" in command("recommend", run, *files, "-k", "0").refusal
+    assert "k must be at least 1, got 0" in command("recommend", run, *files, "-k", "0").refusal
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ import jax.monitoring
 import pytest
 
 from segue.serving.batcher import Batcher, ClosedError, LateError, QueueFullError
-from segue.serving.model import Question, Wanted
+from segue.serving.model import ServedQuestion, Wanted
 
 
 class Gated:
@@ -206,7 +206,7 @@ def test_over_http_a_full_queue_is_503_at_once_and_a_late_answer_504(start):
             url = f"{client.base_url}/v1/recommendations"
             return pool.submit(lambda: httpx.post(url, **ask, timeout=30).status_code)
 
-        client.service.model.answers([Question(Wanted(), [1])])  # compiles
+        client.service.model.answers([ServedQuestion(Wanted(), [1])])  # compiles
         is_held, may_go = hold(client)
         asked = [elsewhere()]
         assert is_held.wait(30)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from segue.recommender import Recommender
-from segue.serving.model import Question, ServedModel, Wanted
+from segue.serving.model import ServedModel, ServedQuestion, Wanted
 from segue.serving.service import Service
 from segue.serving.settings import Settings
 
@@ -162,7 +162,7 @@ def test_a_reload_of_a_run_of_the_same_make_compiles_nothing(link, other, tmp_pa
     before, now = asyncio.run(service.reload())
     assert before != now
     assert compilations == []
-    asyncio.run(service.ask([Question(Wanted(), [1, 2, 3])]))
+    asyncio.run(service.ask([ServedQuestion(Wanted(), [1, 2, 3])]))
     assert compilations == []
     service.close()
 

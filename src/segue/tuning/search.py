@@ -149,7 +149,7 @@ def tune(
     )
 
     def train(config: Config, session: Session) -> None:
-        fit(split, validation=held_out, items=items, preset=config, session=session)
+        fit(split.train, validation=held_out, items=items, preset=config, session=session)
 
     with open_study(study, inputs) as opened:
         search = _Search(opened, preset, budget, tell)
