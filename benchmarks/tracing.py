@@ -25,8 +25,8 @@ import jax  # isort: skip - segue chooses the backend first
 
 # The first that fits an operation's name has it.
 PARTS = [
-    ("attention: scores, softmax, weighted values", r"attention/while"),
-    ("attention: projections", r"attention/"),
+    ("attention: projections", r"attention/\w*projection/"),
+    ("attention: scores, softmax, weighted values", r"attention/"),
     ("feed-forward", r"feedforward/"),
     ("layer normalisation", r"norm"),
     ("dropout, residuals", r"dropout|block_\d+"),
@@ -34,7 +34,7 @@ PARTS = [
     ("item embeddings and the loss", r"jvp|transpose|item_embedding|while"),
     ("optimizer and the like", r""),
 ]
-NAMELESS = "operations without a name"
+LIBRARIES = "kernels of libraries, which name no part"
 BYTES_COPIED = 2**28
 
 
@@ -62,8 +62,7 @@ def timed(step: Any, batch: Batch, steps: int) -> float:
 
 def traced(step: Any, batch: Batch, steps: int) -> dict[str, float]:
     """Seconds of each part of the model in a step: on a CPU, of all cores over their number."""
-    text = step.compiled(batch).as_text()
-    names = dict(re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name=\"([^\"]*)\"", text, re.M))
+    parts = parts_of(step.compiled(batch).as_text())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(steps):
@@ -76,12 +75,22 @@ def traced(step: Any, batch: Batch, steps: int) -> dict[str, float]:
     for event in events if is_cpu else of_streams(events):
         operation = event.get("args", {}).get("hlo_op", event.get("name"))
         # Loops are counted by what is in them.
-        if operation in names and not operation.startswith("while"):
-            microseconds[part_of(names[operation])] += event["dur"]
+        if operation in parts and not operation.startswith("while"):
+            microseconds[parts[operation]] += event["dur"]
         elif not is_cpu:
-            microseconds[NAMELESS] += event["dur"]
+            microseconds[LIBRARIES] += event["dur"]
     share = 1e6 * steps * (len(os.sched_getaffinity(0)) if is_cpu else 1)
     return {part: duration / share for part, duration in microseconds.items()}
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """The part of the model that each operation of a compiled step belongs to.
+
+    By the names that a trace may have: the operation's, and its kernel's on a GPU.
+    """
+    lines = re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name=\"([^\"]*)\"", text, re.M)
+    parts = {name: part_of(origin) for name, origin in lines}
+    return {re.sub(r"\W", "_", name): part for name, part in parts.items()} | parts
 
 
 def of_streams(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
