@@ -43,7 +43,7 @@ def test_every_public_name_resolves() -> None:
 
 
 def test_the_loaders_are_the_recommenders_and_the_datasets() -> None:
-    from segue.data.datasets import load
+    from segue.data.sources import load
     from segue.recommender import Recommender
 
     assert segue.load == Recommender.load

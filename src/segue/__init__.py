@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from segue.config import ModelConfig as ModelConfig
     from segue.config import TrainingConfig as TrainingConfig
     from segue.config import load_preset as load_preset
-    from segue.data.datasets import load as load_dataset  # noqa: F401
     from segue.data.histories import Histories as Histories
     from segue.data.items import read_items as read_items
     from segue.data.log import read_log as read_log
+    from segue.data.sources import load as load_dataset  # noqa: F401
     from segue.data.splits import global_time as global_time
     from segue.data.splits import leave_one_out as leave_one_out
     from segue.data.splits import no_split as no_split
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
     if name == "load":
         return import_module("segue.recommender").Recommender.load
     if name == "load_dataset":
-        return import_module("segue.data.datasets").load
+        return import_module("segue.data.sources").load
     if name not in _HOMES:
         raise AttributeError(f"module 'segue' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -106,7 +106,8 @@ def fit(
         report={},
     )
     recommender = Recommender(run, model)
-    return recommender if split.test is None else recommender.with_report()
+    is_tested = isinstance(log, Split) and log.test is not None
+    return recommender.with_report() if is_tested else recommender
 
 
 class Validation:

@@ -54,16 +54,20 @@ class Recommender:
     a history without a known item gets the most popular ones, marked so.
     """
 
-    def __init__(self, run: Run, model: SequenceModel | None = None) -> None:
+    def __init__(
+        self, run: Run, model: SequenceModel | None = None, *, index: str = "exact"
+    ) -> None:
         """Builds the model of a run.
 
         Args:
             run: Its weights are read into the model, and from then on from there: whoever drops
                 the run they gave leaves one copy in memory.
             model: The run's model where it exists already; it is trained no more.
+            index: A registered index, by which items are found.
 
         Raises:
             RunError: the weights do not fit the configuration.
+            ConfigError: no index, encoder, tower or loss of that name is registered.
         """
         if model is None:
             model = build_model(run.vocabulary.num_items, run.config, run.catalogue)
@@ -71,16 +75,21 @@ class Recommender:
         self.run = replace(run, weights=WeightViews(model))
         self.vocabulary = run.vocabulary
         self.model = model
-        self.retriever = Retriever(model, run.item_counts)
+        self.retriever = Retriever(model, run.item_counts, index=index)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Recommender":
+    def load(cls, path: str | Path, *, index: str = "exact") -> "Recommender":
         """The recommender of a run on disk, verified.
+
+        Args:
+            path: the run's directory.
+            index: a registered index, by which items are found.
 
         Raises:
             RunError: not a run, damaged, incomplete or of a newer format.
+            ConfigError: no index of that name is registered.
         """
-        return cls(read_run(path))
+        return cls(read_run(path), index=index)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Writes the run; the target is complete or untouched.

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import segue.fitting
-from segue.data import datasets
+from segue.data import sources
 from segue.errors import Interrupted
 from segue.recommender import Recommender
 
@@ -65,7 +65,7 @@ def test_the_version_and_the_help_exit_with_0(command):
     ],
 )
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(error, told, command, monkeypatch):
-    monkeypatch.setattr(datasets, "fetch", raising(error))
+    monkeypatch.setattr(sources, "fetch", raising(error))
     assert command("data", "fetch", "ml-1m") == (130, "", told)
 
 
@@ -81,7 +81,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(error, told, command, monke
     ],
 )
 def test_an_unexpected_error_is_one_line(error, told, command, monkeypatch):
-    monkeypatch.setattr(datasets, "fetch", raising(error))
+    monkeypatch.setattr(sources, "fetch", raising(error))
     assert command("data", "fetch", "ml-1m").refusal.startswith(told)
 
 
@@ -92,7 +92,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(arguments, command):
     outcome = command(*arguments)
     assert outcome.code == 1
     assert outcome.err.startswith("Traceback")
-    assert "DatasetError: there is no dataset 'x'" in outcome.err
+    assert "DatasetError: dataset must be one of ml-1m, " in outcome.err
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly():

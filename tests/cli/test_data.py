@@ -1,10 +1,10 @@
-from segue.data import datasets
 from segue.data.log import read_log
+from segue.data.sources import SOURCES
 
 
 def test_list_names_every_dataset(command):
     names = [line.split()[0] for line in command("data", "list").out.splitlines()[1:]]
-    assert names == list(datasets.DATASETS)
+    assert names == SOURCES.names()
 
 
 def test_fetch_prints_where_the_dataset_is(command, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from segue.cli.demo import PRESET
 from segue.config import PRESETS
-from segue.data import datasets
+from segue.data import sources
 from segue.data.items import read_items
 from segue.data.log import read_log
 from segue.errors import DatasetError
@@ -25,7 +25,7 @@ def only_ml_100k(
             raise DatasetError("ml-1m: no connection")
         return read_log(log_file), read_items(items_file)
 
-    monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(sources, "load", load)
     monkeypatch.chdir(tmp_path)
 
 

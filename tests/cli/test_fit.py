@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from segue.data import datasets
+from segue.data import sources
 from segue.data.items import read_items
 from segue.data.log import read_log
 from segue.data.splits import global_time
@@ -55,7 +55,7 @@ def test_the_log_may_be_a_datasets_name_whose_titles_come_along(
         assert (name, progress) == ("ml-100k", True)
         return read_log(log_file), read_items(items_file)
 
-    monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(sources, "load", load)
     assert command("fit", "ml-100k", "--out", tmp_path / "new").code == 0
     assert no_training[0]["items"].frame["title"][0] == "Café 1"
 

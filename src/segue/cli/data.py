@@ -18,16 +18,17 @@ DatasetName = Annotated[
 @app.command("list")
 def list_datasets() -> None:
     """List the datasets that go by a name."""
-    from segue.data.datasets import DATASETS
+    from segue.data.sources import SOURCES
 
-    rows = [[each.name, f"{each.size_mb:.0f} MB", each.description] for each in DATASETS.values()]
+    sources = [SOURCES[name] for name in SOURCES.names()]
+    rows = [[source.name, f"{source.size_mb:.0f} MB", source.description] for source in sources]
     print_table(["name", "archive", "what it is"], rows)
 
 
 @app.command()
 def fetch(name: DatasetName) -> None:
     """Have a dataset on disk, downloaded where need be, and print where."""
-    from segue.data.datasets import fetch
+    from segue.data.sources import fetch
 
     print(fetch(name, progress=True))
 

