@@ -27,8 +27,10 @@ from surroundings import surroundings
 
 import segue
 from segue.data.vocabulary import Vocabulary
-from segue.training import trainer
-from segue.training.batches import PackedBatches
+from segue.model.sequence_model import build_model
+from segue.training import placement
+from segue.training.loop import train
+from segue.training.plan import Plan
 
 SMALL, MEDIUM, LARGE, HUGE = 10_000, 100_000, 1_000_000, 10_000_000
 GROWTH, MOST_GB = 1.5, 3.0
@@ -41,7 +43,6 @@ SETTINGS = [
     "negatives_per=batch",
     "batch_size=128",
     f"epochs={EPOCHS}",
-    "validate_every=1",
 ]
 NEVER = 2**31  # more items than there are: the whole table is updated
 # Items, and from how many on a step updates its own rows alone.
@@ -104,7 +105,7 @@ def in_own_process(num_items: int, lazy_items: int) -> dict[str, float]:
 
 def measured(num_items: int, lazy_items: int) -> dict[str, float]:
     """Milliseconds of a step, the last loss, and the process's memory at its peak."""
-    trainer.LAZY_ITEMS = lazy_items
+    placement.LAZY_ITEMS = lazy_items
     config = segue.load_preset("sasrec").with_settings(SETTINGS)
     random = np.random.default_rng(0)
     ids = pl.int_range(1, num_items + 1, dtype=pl.Int64, eager=True)
@@ -113,18 +114,14 @@ def measured(num_items: int, lazy_items: int) -> dict[str, float]:
         for length in random.integers(20, 201, USERS)
     ]
     histories = segue.Histories.from_lists(Vocabulary.from_ids(ids), users)
-    steps = PackedBatches(histories, config).batches_per_epoch
+    plan = Plan.of(histories, config)
+    placement.prepare(config, num_items, plan)
     ends: list[float] = []
-
-    def note_end() -> dict[str, float]:
-        ends.append(time.perf_counter())
-        return {"ndcg@10": 0.0}
-
-    model = trainer.build_model(num_items, config)
-    curves = trainer.train(model, histories, config, note_end)
+    session = segue.Session(on_epoch=lambda _: ends.append(time.perf_counter()))
+    curves = train(build_model(num_items, config), histories, config, plan=plan, session=session)
     seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
     return {
-        "step_ms": 1e3 * seconds / steps,
+        "step_ms": 1e3 * seconds / plan.batches_per_epoch,
         "loss": curves.epochs[-1]["loss"],
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }

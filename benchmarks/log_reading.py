@@ -7,6 +7,7 @@ process of its own, so that its peak of memory is its own.
     python benchmarks/log_reading.py
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -34,6 +35,14 @@ STEPS = ("read_log", "vocabulary", "histories")
 
 def main() -> None:
     """Make the log, measure both formats, print the table and the row for the records."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(measure(options.worker)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         log, made_s = timed(
             lambda: popularity_log(NUM_INTERACTIONS, NUM_USERS, NUM_ITEMS, seed=SEED)
@@ -50,7 +59,7 @@ def main() -> None:
 
 def measured_apart(path: Path) -> dict[str, Any]:
     """`measure` in a fresh process."""
-    command = [sys.executable, __file__, str(path)]
+    command = [sys.executable, __file__, "--worker", str(path)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     row: dict[str, Any] = json.loads(output)
     return row
@@ -89,7 +98,4 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(Path(sys.argv[1]))))
-    else:
-        main()
+    main()

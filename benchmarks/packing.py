@@ -54,7 +54,7 @@ def trained(split: Split, packed: str, seed: int, epochs: int) -> dict[str, floa
     recommender = segue.fit(split, preset=config)
     training = recommender.run.training
     return {
-        "ndcg@10": recommender.evaluate()["metrics"]["ndcg@10"],
+        "ndcg@10": recommender.run.report["metrics"]["ndcg@10"],
         "loss": training["epochs"][-1]["loss"],
         "seconds": training["seconds"],
     }

@@ -79,7 +79,7 @@ def plain() -> None:
     import segue
 
     recommender = segue.load(sys.argv[2])
-    model, table = recommender.model, recommender._scorer.item_table
+    model, table = recommender.model, recommender.retriever.item_table
     ids = recommender.vocabulary.ids.to_list()
     dense = {each: at for at, each in enumerate(ids, start=1)}
     lock = threading.Lock()
@@ -115,12 +115,12 @@ def make_run(path: Path, seed: int = 0) -> None:
     from segue.data.vocabulary import Vocabulary
 
     load_keras()
-    from segue.model.sasrec import SASRec
+    from segue.model.sequence_model import build_model
     from segue.model.weights import weights_of
 
     settings = [f"max_length={LENGTH}", f"width={WIDTH}", f"num_blocks={BLOCKS}"]
-    config = Config().with_settings(settings)
-    model = SASRec(ITEMS, config.model, config.loss, seed=seed)
+    config = Config().with_settings([*settings, f"seed={seed}"])
+    model = build_model(ITEMS, config)
     vocabulary = Vocabulary(pl.Series(range(1, ITEMS + 1), dtype=pl.Int64))
     titles = pl.DataFrame({"title": [f"Film {each} (1999)" for each in range(1, ITEMS + 1)]})
     counts = np.ones(ITEMS + 1, np.int64)

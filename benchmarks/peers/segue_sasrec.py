@@ -8,7 +8,7 @@ segue_sasrec.py product
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,11 @@ from worker import DROPOUT, TrainingClock, read_histories, report_speed
 
 import segue
 from segue.data.vocabulary import Vocabulary
-from segue.scoring import ModelScorer
-from segue.training.packing import newest_windows
-from segue.training.trainer import build_model, train
+from segue.model.sequence_model import SequenceModel, build_model
+from segue.retriever import ModelScorer, item_table_of
+from segue.training.loop import train
+from segue.training.placement import prepare
+from segue.training.plan import Plan
 
 # The peers' model, in batches of as many users: the tutorial's preset, whose loss is BCE.
 LOSS_OF = {"bce": [], "softmax": ["loss=softmax"]}
@@ -38,51 +40,50 @@ def histories_of(path: Path) -> segue.Histories:
     return segue.Histories.from_lists(vocabulary, users)
 
 
+def planned(histories: segue.Histories, config: segue.Config) -> tuple[Plan, SequenceModel]:
+    """Plan and model, once JAX has its devices: in the order of `segue fit`."""
+    num_items = histories.vocabulary.num_items
+    plan = Plan.of(histories, config)
+    prepare(config, num_items, plan)
+    return plan, build_model(num_items, config)
+
+
 def speed(path: Path, objective: str, width: int, seconds: float) -> None:
     """Times whole epochs after the first, from end to end: packing and batches are in them."""
     histories = histories_of(path)
     config = segue.load_preset("tutorial").with_settings(
-        [
-            f"width={width}",
-            f"dropout={DROPOUT}",
-            "epochs=1000",
-            "validate_every=1",
-            *LOSS_OF[objective],
-        ]
+        [f"width={width}", f"dropout={DROPOUT}", "epochs=1000", *LOSS_OF[objective]]
     )
+    plan, model = planned(histories, config)
     ends: list[float] = []
 
-    def note_end() -> dict[str, float]:
+    def note_end(_: Mapping[str, float]) -> None:
         ends.append(time.perf_counter())
         if len(ends) > 1 and ends[-1] - ends[0] >= seconds:
             raise EnoughError
-        return {"ndcg@10": 0.0}
 
-    until_enough(
-        lambda: train(
-            build_model(histories.vocabulary.num_items, config), histories, config, note_end
-        )
-    )
-    targets = newest_windows(histories, config.model.max_length).num_targets
-    report_speed(ends[-1] - ends[0], targets * (len(ends) - 1), ["keras", "jax"])
+    session = segue.Session(on_epoch=note_end)
+    until_enough(lambda: train(model, histories, config, plan=plan, session=session))
+    targets = plan.windows.num_targets * (len(ends) - 1)
+    report_speed(ends[-1] - ends[0], targets, ["keras", "jax"])
 
 
 def quality(path: Path, preset: str, states: Path) -> None:
-    """Trains until told to stop; the clock runs from the making of the model."""
+    """Trains until told to stop; the clock runs from the plan of the training on."""
     histories = histories_of(path)
     config = segue.load_preset(preset).with_settings(["validate_every=1"])
     clock = TrainingClock(states)
-    model = build_model(histories.vocabulary.num_items, config)
+    plan, model = planned(histories, config)
     scorer = ModelScorer(model)
 
     def measure() -> dict[str, float]:
         clock.stop()
-        answer = clock.ask(scorer.queries(histories, slice(None)), scorer.item_table)
+        answer = clock.ask(scorer.queries(histories, slice(None)), item_table_of(model))
         if not answer["go_on"]:
             raise EnoughError
         return {"ndcg@10": answer["ndcg@10"]}
 
-    until_enough(lambda: train(model, histories, config, measure))
+    until_enough(lambda: train(model, histories, config, measure, plan=plan))
 
 
 def until_enough(work: Callable[[], object]) -> None:

@@ -124,7 +124,12 @@ def _shared_for_jax(model: SequenceModel, is_final: bool) -> Callable[[Arrays], 
     final_values = [variable.value for variable in variables] if is_final else None
 
     def encode(values: list[Any], inputs: Arrays) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+        # A GPU would multiply float32 with 10 bits of mantissa by default: queries would be other
+        # ones than a CPU's.
+        with (
+            jax.default_matmul_precision("float32"),
+            keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))),
+        ):
             return model.encode(inputs)
 
     def call(inputs: Arrays) -> Queries:

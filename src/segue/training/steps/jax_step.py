@@ -105,17 +105,17 @@ class JaxStep:
         start = State(weights, others, self._adam.start(weights))
         # Copied: a step gives its buffers away, and these are the model's.
         self._state = self._placed(jax.tree.map(jnp.copy, start))
-        self._step = self._compiled()
+        self._step = self._over_mesh()
 
     def run(self, batch: Batch) -> jax.Array:
         """As `Step.run`."""
-        shared = {name: array for name, array in batch.targets.items() if array.ndim == 1}
-        own = {name: array for name, array in batch.targets.items() if array.ndim > 1}
-        pieces = Pieces(batch.inputs, own, batch.weights, shared)
-        if self._num_devices > 1:
-            pieces = jax.device_put(pieces, self._shardings())
-        self._state, loss = self._step(self._state, pieces)
+        loss: jax.Array
+        self._state, loss = self._step(self._state, self._pieces(batch))
         return loss
+
+    def compiled(self, batch: Batch) -> jax.stages.Compiled:
+        """What runs on batches of that shape, to be looked into: its operations and their cost."""
+        return self._step.lower(self._state, self._pieces(batch)).compile()
 
     def to_model(self, *, averaged: bool) -> None:
         """As `Step.to_model`."""
@@ -141,6 +141,13 @@ class JaxStep:
             leaves[place] = self._placed(jnp.array(read(name)))
         self._state = jax.tree.unflatten(tree, leaves)
 
+    def _pieces(self, batch: Batch) -> Pieces:
+        """The batch's arrays, each device's rows on that device."""
+        shared = {name: array for name, array in batch.targets.items() if array.ndim == 1}
+        own = {name: array for name, array in batch.targets.items() if array.ndim > 1}
+        pieces = Pieces(batch.inputs, own, batch.weights, shared)
+        return jax.device_put(pieces, self._shardings()) if self._num_devices > 1 else pieces
+
     def _leaves(self) -> dict[str, jax.Array]:
         paths, _ = jax.tree_util.tree_flatten_with_path(self._state)
         return {jax.tree_util.keystr(path): array for path, array in paths}
@@ -153,7 +160,7 @@ class JaxStep:
         rows, whole = NamedSharding(self._mesh, BY_ROW), NamedSharding(self._mesh, WHOLE)
         return Pieces(rows, rows, rows, whole)
 
-    def _compiled(self) -> Callable[[State, Pieces], tuple[State, jax.Array]]:
+    def _over_mesh(self) -> jax.stages.Wrapped:
         """The step over the mesh, its state's buffers given away."""
         step = self._pure_step
         if self._num_devices > 1:
