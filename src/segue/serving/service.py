@@ -161,7 +161,7 @@ class Service:
         return before, model.version
 
     def close(self) -> None:
-        """ServedAnswer and write what waits, then close the database."""
+        """Answer and write what waits, then close the database."""
         self.is_ready = False
         self._questions.close()
         self._writes.close()
