@@ -17,7 +17,6 @@ import sys
 from surroundings import surroundings
 
 import segue
-from segue.data import datasets
 from segue.data.splits import Split
 
 MOST_LOSS_APART = 0.01
@@ -31,7 +30,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], metavar="N")
     parser.add_argument("--epochs", type=int, default=20, metavar="N")
     options = parser.parse_args()
-    log, _ = datasets.load("ml-100k")
+    log, _ = segue.load_dataset("ml-100k")
     split = segue.leave_one_out(log)
     rows = {}
     for packed in ("true", "false"):
