@@ -66,7 +66,9 @@ def as_numpy(variable: Any) -> npt.NDArray[Any]:
 
 
 def to_array(tensor: Any) -> npt.NDArray[Any]:
-    """The value of a backend's array."""
+    """The value of a backend's array, not copied where the backend allows: to be read only."""
+    if keras.backend.backend() == "jax":  # of which Keras makes a copy
+        return np.asarray(tensor)
     value: npt.NDArray[Any] = keras.ops.convert_to_numpy(tensor)
     return value
 
