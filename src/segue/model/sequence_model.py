@@ -136,7 +136,7 @@ class SequenceModel(keras.Model):
     ) -> dict[str, Tensor]:
         """Inputs and outputs as the class describes them; `arrays` as `ItemTower` takes them."""
         segment_ids = self.segment_ids(inputs)
-        vectors = self.tower.vectors(inputs["item_ids"], arrays)
+        vectors = self._vectors(inputs, arrays)
         states = self.encoder.states(vectors, inputs, segment_ids, training)
         return {"item_sequence_embedding": states * as_mask(segment_ids, states.dtype)}
 
@@ -147,7 +147,7 @@ class SequenceModel(keras.Model):
             float[rows, width]; zeros for a row without items.
         """
         segment_ids = self.segment_ids(inputs)
-        vectors = self.tower.vectors(inputs["item_ids"])
+        vectors = self._vectors(inputs)
         states = self.encoder.last(vectors, inputs, segment_ids, last_positions(segment_ids))
         is_item = ops.any(segment_ids > 0, axis=1, keepdims=True)
         return states * ops.cast(is_item, states.dtype)
@@ -171,7 +171,7 @@ class SequenceModel(keras.Model):
                 f"encoder={self.settings.encoder} does not attend, so there is nothing to show"
             )
         segment_ids = self.segment_ids(inputs)
-        vectors = self.tower.vectors(inputs["item_ids"])
+        vectors = self._vectors(inputs)
         return self.encoder.attention_at(vectors, inputs, segment_ids, last_positions(segment_ids))
 
     def loss_of(
@@ -229,6 +229,10 @@ class SequenceModel(keras.Model):
         if sample_weight is None:
             sample_weight = ops.not_equal(y["positive_sequence"], 0)
         return self.loss_at(y_pred["item_sequence_embedding"], y, sample_weight)
+
+    def _vectors(self, inputs: Inputs, arrays: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The item vectors, float[rows, length, width], in what the encoder computes in."""
+        return ops.cast(self.tower.vectors(inputs["item_ids"], arrays), self.compute_dtype)
 
     def segment_ids(self, inputs: Inputs) -> Tensor:
         """int32[rows, length], 0 on padding.
