@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -17,13 +18,18 @@ from segue.testing.stores import check_store
 
 @STORES.register("jsonl")
 class JsonLinesStore:
-    """Events and erasures, one line each, in a file that is read whole."""
+    """One line of JSON for all that is written together, in a file that is read whole.
+
+    A line that a crash left without its end counts as not written.
+    """
 
     def __init__(self, url: str, kind, *, erasure_key: str | None = None) -> None:
         self.kind = kind
         self._path = Path(url.removeprefix("jsonl:"))
         self._lock = threading.Lock()
-        self._path.touch()
+        with self._lock, self._path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
     def read_many(self, user_ids):
         events, erased = self._state()
@@ -34,7 +40,22 @@ class JsonLinesStore:
 
     def write(self, writes):
         with self._lock:
-            return [self._written(write) for write in writes]
+            events, erased = self._state()
+            counts, changes = [], []
+            for write in writes:
+                if isinstance(write, Erase):
+                    change = {"erase": write.user_id}
+                    counts.append(sum(event.user_id == write.user_id for event in events))
+                else:
+                    change = {"append": [vars(event) for event in _new(write.events, events)]}
+                    counts.append(len(change["append"]))
+                events, erased = _changed(events, erased, change)
+                changes.append(change)
+            with self._path.open("a") as file:
+                file.write(json.dumps(changes) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return counts
 
     def everything(self):
         yield self._state()[0]
@@ -49,39 +70,33 @@ class JsonLinesStore:
     def close(self) -> None:
         """Nothing stays open."""
 
-    def _written(self, write) -> int:
-        events, _ = self._state()
-        if isinstance(write, Erase):
-            self._append([{"erase": write.user_id}])
-            return sum(event.user_id == write.user_id for event in events)
-        new: list[StoredEvent] = []
-        for event in write.events:
-            is_known = any(
-                (event.event_id is not None and event.event_id == other.event_id)
-                or (event.user_id, event.item_id, event.timestamp)
-                == (other.user_id, other.item_id, other.timestamp)
-                for other in [*events, *new]
-            )
-            if not is_known:
-                new.append(event)
-        self._append([vars(event) for event in new])
-        return len(new)
-
-    def _append(self, rows) -> None:
-        with self._path.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-
     def _state(self):
-        events: list[StoredEvent] = []
-        erased: set[str] = set()
-        for line in self._path.read_text().splitlines():
-            row = json.loads(line)
-            if "erase" in row:
-                erased.add(row["erase"])
-                events = [event for event in events if event.user_id != row["erase"]]
-            else:
-                events.append(StoredEvent(**row))
+        events, erased = [], frozenset()
+        for line in self._path.read_text().splitlines(keepends=True):
+            for change in json.loads(line) if line.endswith("\n") else []:
+                events, erased = _changed(events, erased, change)
         return events, erased
+
+
+def _changed(events, erased, change):
+    if "erase" not in change:
+        return [*events, *(StoredEvent(**event) for event in change["append"])], erased
+    user_id = change["erase"]
+    return [event for event in events if event.user_id != user_id], erased | {user_id}
+
+
+def _new(appended, events):
+    """Those that are no duplicates, of what is there or of one another."""
+    known_ids = {event.event_id for event in events} - {None}
+    known_meetings = {(event.user_id, event.item_id, event.timestamp) for event in events}
+    new = []
+    for event in appended:
+        meeting = event.user_id, event.item_id, event.timestamp
+        if event.event_id not in known_ids and meeting not in known_meetings:
+            new.append(event)
+            known_ids |= {event.event_id} - {None}
+            known_meetings.add(meeting)
+    return new
 
 
 def _in_order(events, user_id):
@@ -107,23 +122,31 @@ def asked(service: Service, *requests: tuple[str, dict]) -> list[dict]:
     return asyncio.run(ask())
 
 
-def test_the_next_answer_knows_an_event_and_so_does_the_next_service(run, tmp_path):
+def test_the_next_answer_knows_an_event_and_so_do_the_next_model_and_service(run, tmp_path):
     settings = Settings(run=run, database=f"jsonl:{tmp_path / 'events.jsonl'}")
     question = "/v1/recommendations", {"user_id": "somebody new", "k": 5}
     event = {"user_id": "somebody new", "item_id": 5, "timestamp": 1}
     history = "/v1/recommendations", {"history": [5], "k": 5}
 
     service = Service(settings)
-    before, kept, after, given = asked(
-        service, question, ("/v1/events", {"events": [event]}), question, history
+    before, kept, after, given, reloaded, again = asked(
+        service,
+        question,
+        ("/v1/events", {"events": [event]}),
+        question,
+        history,
+        ("/v1/admin/reload", {}),
+        question,
     )
     service.close()
     assert before["strategy"] == "popular"
     assert kept["accepted"] == 1
     assert after["strategy"] == "model"
     assert after["items"] == given["items"]
+    assert reloaded["model_version"] == after["model_version"]
+    assert again["items"] == after["items"]
 
     service = Service(settings)
-    (again,) = asked(service, question)
+    (restarted,) = asked(service, question)
     service.close()
-    assert again["items"] == after["items"]
+    assert restarted["items"] == after["items"]

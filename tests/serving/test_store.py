@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from segue.errors import ConfigError
 from segue.serving.stores import (
@@ -18,6 +19,7 @@ from segue.serving.stores import (
     UserEvents,
     open_store,
 )
+from segue.testing.stores import check_store
 
 KEY = "a key that nobody guesses"
 
@@ -53,6 +55,36 @@ def store(url: str) -> Iterator[HistoryStore]:
     opened = open_store(url, "integer", erasure_key=KEY)
     yield opened
     opened.close()
+
+
+def test_the_store_keeps_what_stores_promise(url):
+    check_store(lambda: open_store(url, "integer", erasure_key=KEY))
+
+
+def test_everything_is_of_one_moment_however_many_rows_are_read_at_once(store, monkeypatch):
+    monkeypatch.setattr("segue.serving.stores.sql.ROWS_AT_ONCE", 2)
+    store.write([Append([event(item=str(number)) for number in range(7)])])
+    reading = store.everything()
+    first = list(next(reading))
+    assert len(first) == 2
+    store.write([Append([event(item="new")]), Append([event(user="bob")])])
+    items = [each.item_id for rows in [first, *reading] for each in rows]
+    assert items == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_many_users_are_read_in_as_many_queries_as_one(store):
+    users = [str(number) for number in range(64)]
+    store.write([Append([event(user=user, item=user) for user in users])])
+    queries: list[str] = []
+    sa.event.listen(
+        store._engine,
+        "before_cursor_execute",
+        lambda connection, cursor, statement, *_: queries.append(statement),
+    )
+    store.read_many(users[:1])
+    for_one, queries[:] = len(queries), []
+    assert [list(events.items) for events in store.read_many(users)] == [[user] for user in users]
+    assert len(queries) == for_one
 
 
 def test_events_come_back_by_time_and_then_by_arrival(store):

@@ -1,7 +1,10 @@
 """What a store promises: see `segue.serving.stores.HistoryStore`."""
 
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 
+from segue.serving.limits import MAX_HISTORY
 from segue.serving.stores import Append, Erase, HistoryStore, StoredEvent, UserEvents
 
 
@@ -14,27 +17,26 @@ def check_store(open_again: Callable[[], HistoryStore]) -> None:
     Raises:
         AssertionError: A promise is broken; the line says which.
     """
-    store = open_again()
-    store.check()
-    assert store.kind == "integer", f"kind must be what the store was made with, got {store.kind}"
-    accepted = store.write([Append([_event("ann", "3", 30), _event("ann", "1", 10, "a")])])
-    assert accepted == [2], f"two new events must count as 2, got {accepted}"
-    _check_duplicates(store)
-    store.write([Append([_event("bob", "7", 5), _event("ann", "2", 10)])])
-    _check_ann(_one(store, "ann"))
-    nobody, bob = store.read_many(["nobody", "bob"])
-    assert not nobody.items, "somebody without events must have none"
-    assert list(bob.items) == ["7"], "users read together must be as they are alone"
-    arrived = [event.item_id for events in store.everything() for event in events]
-    assert arrived == ["3", "1", "7", "2"], f"events must stay in order of arrival, got {arrived}"
-    store.close()
-    store = open_again()
-    _check_ann(_one(store, "ann"))
-    _check_erasure(store)
-    store.close()
-    store = open_again()
-    assert _one(store, "ann").is_erased, "an erasure must be there when the store opens again"
-    store.close()
+    with closing(open_again()) as store:
+        store.check()
+        kind = store.kind
+        assert kind == "integer", f"kind must be what the store was made with, got {kind}"
+        accepted = store.write([Append([_event("ann", "3", 30), _event("ann", "1", 10, "a")])])
+        assert accepted == [2], f"two new events must count as 2, got {accepted}"
+        _check_duplicates(store)
+        store.write([Append([_event("bob", "7", 5), _event("ann", "2", 10)])])
+        _check_ann(_one(store, "ann"))
+        _check_together(store)
+        _check_everything(store)
+    with closing(open_again()) as store:
+        _check_ann(_one(store, "ann"))
+        _check_duplicates(store)
+        _check_newest(store)
+        _check_erasure(store)
+    with closing(open_again()) as store:
+        ann = _one(store, "ann")
+        assert ann.is_erased, "an erasure must be there when the store opens again"
+        assert list(ann.items) == ["4"], "what was erased must be gone when the store opens again"
 
 
 def _check_duplicates(store: HistoryStore) -> None:
@@ -49,6 +51,35 @@ def _check_ann(ann: UserEvents) -> None:
         f"events must come in order of time, then of arrival, got {list(ann.items)}"
     )
     assert list(ann.times) == [10, 10, 30], f"times must be as they were sent, got {ann.times}"
+
+
+def _check_together(store: HistoryStore) -> None:
+    assert store.read_many([]) == [], "to read nobody must give nothing"
+    users = ["nobody", "bob", "ann", "bob"]
+    together = [(list(events.items), list(events.times)) for events in store.read_many(users)]
+    alone = [
+        (list(events.items), list(events.times)) for events in map(partial(_one, store), users)
+    ]
+    assert together == alone, f"users read together must be as they are alone, got {together}"
+    assert together[0] == ([], []), "somebody without events must have none"
+    assert together[1] == (["7"], [5]), f"a user must have only their own, got {together[1]}"
+
+
+def _check_everything(store: HistoryStore) -> None:
+    reading = store.everything()
+    arrived = [event.item_id for event in next(reading)]
+    store.write([Append([_event("carl", "8", 1)])])
+    arrived += [event.item_id for events in reading for event in events]
+    assert arrived == ["3", "1", "7", "2"], (
+        f"everything must be the events of one moment in order of arrival, got {arrived}"
+    )
+
+
+def _check_newest(store: HistoryStore) -> None:
+    times = range(MAX_HISTORY + 1)
+    store.write([Append([_event("dora", str(time), time) for time in times])])
+    kept = list(_one(store, "dora").times)
+    assert kept == list(times)[1:], f"the newest {MAX_HISTORY:,} events must be read, oldest first"
 
 
 def _check_erasure(store: HistoryStore) -> None:

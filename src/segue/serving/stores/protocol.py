@@ -57,7 +57,10 @@ class UserEvents:
 
 
 class HistoryStore(Protocol):
-    """Events and erasures of users; every write is on disk when it returns.
+    """Events and erasures of users.
+
+    What `write` was given is on disk, whole, when it returns, and no crash of the process or the
+    machine undoes it; where it raises or is cut off, none of it is there.
 
     A store is made as `SomeStore(url, kind, erasure_key=...)` and registered with
     `STORES.register(scheme)` for the URLs that begin with `scheme:`. An event is a duplicate, and
@@ -74,7 +77,10 @@ class HistoryStore(Protocol):
     kind: Kind
 
     def read_many(self, user_ids: Sequence[str]) -> list[UserEvents]:
-        """What there is of each of these users, at most the newest 10,000 events each."""
+        """What there is of each of these users, at most the newest 10,000 events each.
+
+        All are read at once, not one after another; a user may be among them twice.
+        """
         ...
 
     def write(self, writes: Sequence[Write]) -> list[int]:
@@ -82,7 +88,10 @@ class HistoryStore(Protocol):
         ...
 
     def everything(self) -> Iterator[Sequence[StoredEvent]]:
-        """All events in the order of their arrival, many at a time."""
+        """All events in the order of their arrival, many at a time.
+
+        They are those of one moment: what is written while they are read is not among them.
+        """
         ...
 
     def has_erased(self, user_ids: Sequence[str]) -> list[bool]:

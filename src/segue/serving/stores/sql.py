@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from segue.errors import ConfigError, SegueError
+from segue.files import sync_directory
 from segue.serving.limits import MAX_HISTORY
 from segue.serving.settings import ERASURE_KEY
 from segue.serving.stores.protocol import (
@@ -287,6 +288,7 @@ def _key_in(path: Path) -> bytes:
                 pass
             finally:
                 draft.unlink()
+            sync_directory(path.parent)
         key = path.read_bytes().strip()
     except OSError as error:
         raise StoreError(f"the erasure key {path} cannot be read or made: {error}") from None
