@@ -82,7 +82,7 @@ async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> Resp
     )
 
 
-@router.post("/explanations", response_model=schemas.Explanation, responses=ANSWERED)
+@router.post("/explanations", response_model=schemas.ServedExplanation, responses=ANSWERED)
 async def explain(asked: schemas.ExplanationRequest, request: Request) -> Response:
     """Tell what an item's score would be without each item of a history."""
     started = time.perf_counter()

@@ -217,7 +217,7 @@ class Batch(BaseModel):
     took_ms: float
 
 
-class Influence(BaseModel):
+class ServedInfluence(BaseModel):
     """What a place of the history, from 1, the oldest, does to the score.
 
     `change` is the score without it minus the score: below 0, it speaks for the item.
@@ -230,7 +230,7 @@ class Influence(BaseModel):
     change: float
 
 
-class Explanation(BaseModel):
+class ServedExplanation(BaseModel):
     """An item's score, and what it would be without each known item of the history."""
 
     request_id: str
@@ -238,7 +238,7 @@ class Explanation(BaseModel):
     item_id: int | str
     title: str
     score: float
-    influences: list[Influence]
+    influences: list[ServedInfluence]
     unknown_items: list[int | str]
     note: str
     took_ms: float
