@@ -28,7 +28,7 @@ from segue.retriever import ONLINE_ROWS
 from segue.serving.limits import MAX_HISTORY, MAX_SAFE_INTEGER
 from segue.serving.search import TitleSearch
 from segue.serving.stores import UserEvents
-from segue.serving.times import Clock, Given, Stored
+from segue.serving.times import Clock, Given, Stored, moment_of
 
 VERSION_LENGTH = 12
 YEAR = "year"
@@ -189,16 +189,14 @@ class ServedModel:
         """What the score of an item would be without each item of a history.
 
         Raises:
+            DataError: `at` is no moment, or the run's log has no clock.
             RequestError: The vocabulary lacks the item, or all of the history.
         """
         history, stored = self._outside_history(question.of)
-        has_clock = self.clock.unit.is_moment
-        at: object = question.of.at
-        if at is None and has_clock:
-            at = dt.datetime.now(dt.UTC)
+        at = moment_of(self.clock.asked_at(question.of.at))
         times = None
-        if stored is not None and has_clock:
-            times = [self.clock.shown(moment) for moment in stored]
+        if stored is not None and self._reads_times and self.clock.has_moments:
+            times = [moment_of(seconds) for seconds in self.clock.seconds(stored).tolist()]
         return explain(self.recommender, history, question.item_id, times=times, at=at)
 
     def dense_id(self, item_id: Id) -> int:
@@ -253,24 +251,25 @@ class ServedModel:
             for dense, metadata in zip(dense_ids, self.metadata(dense_ids), strict=True)
         ]
 
-    def history(self, user_id: str, events: UserEvents) -> list[tuple[Id, Stored]] | None:
+    def history(self, user_id: str, events: UserEvents) -> list[tuple[Id, Stored | None]] | None:
         """A user's items and times, the run's and the stored ones merged; None if unknown.
 
         In the order of the events' times, then of their arrival; what the run has and the store
-        repeats counts once.
+        repeats counts once. Where the run has no times, its items come first, with None.
         """
         items, times = self._run_history(user_id, events)
         if not len(items) and not events.items:
             return None
         outside = [self._outside[dense - 1] for dense in items.tolist()]
-        merged = list(zip(outside, self.clock.stored_all(times), strict=True))
+        kept = [None] * len(items) if times is None else self.clock.stored_all(times)
+        merged: list[tuple[Id, Stored | None]] = list(zip(outside, kept, strict=True))
         known = {(str(item), at) for item, at in merged}
         merged += [
             (self._own_type(item), at)
             for item, at in zip(events.items, events.times, strict=True)
             if (item, at) not in known
         ]
-        merged.sort(key=lambda pair: pair[1])
+        merged.sort(key=lambda pair: -math.inf if pair[1] is None else pair[1])
         return merged[-MAX_HISTORY:]
 
     def _own_type(self, item: str) -> Id:
@@ -296,20 +295,20 @@ class ServedModel:
         events = question.events or UserEvents()
         if question.history is None and not events.items:
             items, times = self._run_history(question.user_id, events)
-            return items, self._seconds(times)
+            return items, self._seconds([None] * len(items) if times is None else times)
         outside, stored = self._outside_history(question)
         if not self._reads_times or stored is None:
             dense = self._known(outside, unknown)
             return dense, np.full(len(dense), UNKNOWN_TIME, np.int32)
         is_known = [str(item) in self._dense for item in outside]
-        return self._known(outside, unknown), self._seconds(np.asarray(stored))[is_known]
+        return self._known(outside, unknown), self._seconds(stored)[is_known]
 
     @property
     def _reads_times(self) -> bool:
         """Whether the model wants the times of a history's items."""
         return bool({TIMESTAMPS, ASKED_AT} & set(self.retriever.encoder.wants))
 
-    def _seconds(self, times: Sequence[Stored] | npt.NDArray[Any]) -> DenseIds:
+    def _seconds(self, times: Sequence[Stored | None] | npt.NDArray[Any]) -> DenseIds:
         """Times as models read them, where the model wants them."""
         if not self._reads_times:
             return np.full(len(times), UNKNOWN_TIME, np.int32)
@@ -317,7 +316,7 @@ class ServedModel:
 
     def _outside_history(
         self, question: ServedQuestion
-    ) -> tuple[Sequence[Id], Sequence[Stored] | None]:
+    ) -> tuple[Sequence[Id], Sequence[Stored | None] | None]:
         """Oldest first, with their times where these are known; unknown ids are among them."""
         if question.history is not None:
             return self._in_order(question.history, question.times)
@@ -334,16 +333,18 @@ class ServedModel:
         order = sorted(range(len(stored)), key=stored.__getitem__)
         return [history[place] for place in order], [stored[place] for place in order]
 
-    def _run_history(self, user_id: str, events: UserEvents) -> tuple[DenseIds, npt.NDArray[Any]]:
+    def _run_history(
+        self, user_id: str, events: UserEvents
+    ) -> tuple[DenseIds, npt.NDArray[Any] | None]:
+        """What the run has of a user who was not erased; the times are None where it has none."""
         user = None
         if self.histories is not None and not events.is_erased:
             user = self.histories.index_of(user_id)
         if self.histories is None or user is None:
-            return np.zeros(0, np.int32), np.zeros(0, np.int64)
+            return np.zeros(0, np.int32), None
         owned = slice(self.histories.offsets[user], self.histories.offsets[user + 1])
-        items, times = self.histories.item_ids[owned], self.histories.timestamps
-        # Of a log without times nothing is known but that it was before any event.
-        return items, np.zeros(len(items), np.int64) if times is None else times[owned]
+        times = self.histories.timestamps
+        return self.histories.item_ids[owned], None if times is None else times[owned]
 
     def _known(self, ids: Sequence[Id], unknown: list[Id]) -> DenseIds:
         """Dense ids of those that are known; the others join `unknown`."""

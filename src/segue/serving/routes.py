@@ -186,7 +186,10 @@ async def show_history(user_id: UserId, request: Request) -> Response:
     history = await asyncio.to_thread(model.history, user_id, events)
     if history is None:
         raise ProblemError(404, "neither the model's log nor the stored events have this user")
-    items = [{"item_id": item, "timestamp": model.clock.shown(at)} for item, at in history]
+    items = [
+        {"item_id": item, "timestamp": None if at is None else model.clock.shown(at)}
+        for item, at in history
+    ]
     return _json({"user_id": user_id, "items": items})
 
 

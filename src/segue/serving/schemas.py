@@ -275,10 +275,10 @@ class EventsResult(BaseModel):
 
 
 class HistoryItem(BaseModel):
-    """One interaction of a user."""
+    """One interaction of a user; its time is null where the run has none."""
 
     item_id: int | str
-    timestamp: int | float | str
+    timestamp: int | float | str | None
 
 
 class History(BaseModel):

@@ -38,18 +38,21 @@ class Clock:
 
     Attributes:
         kind: What the log's times are.
-        unit: Their unit.
+        unit: Theirs, and that of the times that clients send.
+        has_moments: Whether the log's times are moments, which models may read.
     """
 
     kind: Kind
     unit: TimeUnit
+    has_moments: bool
 
     @classmethod
     def of(cls, histories: Histories | None) -> Self:
-        """The clock of a run's log; of a run without times, Unix seconds."""
+        """The clock of a run's log; clients of a run without times send Unix seconds."""
         if histories is None or histories.timestamps is None or not histories.num_interactions:
-            return cls("integer", TimeUnit.S)
-        return cls(KINDS[histories.timestamps.dtype.kind], histories.unit)
+            return cls("integer", TimeUnit.S, has_moments=False)
+        kind = KINDS[histories.timestamps.dtype.kind]
+        return cls(kind, histories.unit, has_moments=histories.unit.is_moment)
 
     def stored(self, given: Given) -> Stored:
         """A time that a client sent, as it is kept.
@@ -74,9 +77,9 @@ class Clock:
         values: list[Stored] = (times.astype(np.int64) if is_datetime else times).tolist()
         return values
 
-    def seconds(self, stored: Sequence[Stored] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    def seconds(self, stored: Sequence[Stored | None] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Kept times as models read them, int32[n]; unknown where the log's are no moments."""
-        if not self.unit.is_moment:
+        if not self.has_moments:
             return np.full(len(stored), UNKNOWN_TIME, np.int32)
         return to_seconds(np.asarray(stored), self.unit)
 
@@ -86,12 +89,12 @@ class Clock:
         Raises:
             DataError: It is no time, or the log has no clock.
         """
-        if not self.unit.is_moment:
+        if not self.has_moments:
             if given is None:
                 return UNKNOWN_TIME
             raise DataError(
-                "at asks at a moment, but the times of the model's log are an order and no "
-                "moments; leave it out"
+                "at must be left out, because the run's log has no clock: its times are an order, "
+                "or not known"
             )
         if given is None:
             return int(time.time()) - ORIGIN_S
@@ -111,3 +114,8 @@ class Clock:
         is_float = self.kind == "float"
         values = pl.Series(stored, dtype=pl.Float64() if is_float else pl.Int64())
         return values.cast(DTYPES[self.kind])
+
+
+def moment_of(seconds: int) -> dt.datetime | None:
+    """A time as models read it, as a datetime in UTC without a zone; None where it is unknown."""
+    return None if seconds == UNKNOWN_TIME else EPOCH + dt.timedelta(seconds=ORIGIN_S + seconds)
