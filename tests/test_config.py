@@ -202,6 +202,29 @@ def test_a_registry_refuses_an_unknown_name_with_the_known_ones():
         registry["blue"]
 
 
+def test_a_registry_refuses_a_second_choice_of_one_name():
+    with pytest.raises(ConfigError, match=r"^the loss 'softmax' exists already \(segue\.model\."):
+
+        @LOSSES.register("softmax")
+        class Mine: ...
+
+    assert LOSSES["softmax"].__module__ == "segue.model.losses.softmax"
+
+
+def test_a_class_that_is_defined_again_takes_its_own_place():
+    registry: Registry[type] = Registry("colour", "json")
+
+    def define() -> type:
+        @registry.register("red")
+        class Red: ...
+
+        return Red
+
+    define()
+    again = define()
+    assert registry["red"] is again
+
+
 # What version 0.1 wrote into config.json, for every encoder and loss alike.
 STORED_BY_0_1 = {
     "name": "gru4rec",

@@ -105,20 +105,18 @@ class Retriever:
             np.full((columns.num_rows, k), -np.inf, np.float32),
             np.zeros(columns.num_rows, np.int32),
         )
-        for index, rows in (
-            (self.index, np.flatnonzero(~is_empty)),
-            (self._popular, np.flatnonzero(is_empty)),
-        ):
+        for is_popular in (False, True):
+            rows = np.flatnonzero(is_empty == is_popular)
             if not len(rows):
                 continue
-            ones = np.ones((len(rows), 1), np.float32)
-            queries = ones if index is self._popular else self.queries(columns.take(rows))
+            index = self._popular if is_popular else self.index
+            queries = np.ones((len(rows), 1), np.float32)
+            if not is_popular:
+                queries = self.queries(columns.take(rows))
             best = index.search(queries, k, exclusions=_of_rows(exclusions, rows), allowed=allowed)
-            top.item_ids[rows], top.scores[rows], top.counts[rows] = (
-                best.item_ids,
-                best.scores,
-                best.counts,
-            )
+            top.item_ids[rows] = best.item_ids
+            top.scores[rows] = best.scores
+            top.counts[rows] = best.counts
         return Retrieved(top, is_empty)
 
     def similar(

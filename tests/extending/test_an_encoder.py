@@ -80,7 +80,7 @@ def made_log() -> InteractionLog:
 def recommender() -> segue.Recommender:
     config = Config(
         model=ModelConfig(encoder="gap", max_length=10, width=16, dropout=0.0),
-        training=TrainingConfig(epochs=30, batch_size=64, learning_rate=0.01, validate_every=10),
+        training=TrainingConfig(epochs=20, batch_size=16, learning_rate=0.01, validate_every=10),
     )
     return segue.fit(segue.leave_one_out(made_log()), preset=config)
 

@@ -1,13 +1,17 @@
 """Histories encoded at a few compiled shapes: as the model encodes them, compiled once each."""
 
+from typing import Literal
+
 import keras
 import numpy as np
 import pytest
 
-from segue.config import ModelConfig
+from segue.config import TOWERS, Config, ModelConfig, TowerConfig
 from segue.data.columns import Columns
 from segue.model.inference import ROW_SIZES, QueryEncoder, compiled
+from segue.model.items.ids import IdTower
 from segue.model.keras_model import SASRec
+from segue.model.sequence_model import build_model
 
 ITEMS, LENGTH = 30, 12
 SMALL = ModelConfig(max_length=LENGTH, width=8, num_blocks=2, num_heads=2, dropout=0.5)
@@ -100,6 +104,38 @@ def test_models_of_one_make_share_what_was_compiled_but_not_their_weights():
     np.testing.assert_allclose(received[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(received[1], expected[1], atol=1e-5)
     assert not np.allclose(received[0], received[1], atol=1e-2)
+
+
+class ScaledConfig(TowerConfig):
+    tower: Literal["scaled"] = "scaled"
+    scale: float = 1.0
+
+
+@TOWERS.register("scaled")
+class ScaledTower(IdTower):
+    """The vectors of `ids`, times a number that is no variable."""
+
+    Settings = ScaledConfig
+
+    def __init__(self, settings, num_items, width, catalogue, seed) -> None:
+        super().__init__(settings, num_items, width, catalogue, seed)
+        self.scale = settings.scale
+
+    def vectors(self, item_ids, arrays=None):
+        return self.scale * super().vectors(item_ids, arrays)
+
+
+def test_towers_of_other_settings_share_nothing_that_was_compiled():
+    config = Config(model=SMALL)
+    models = [
+        build_model(ITEMS, config.model_copy(update={"items": ScaledConfig(scale=scale)}))
+        for scale in (1.0, 100.0)
+    ]
+    window = window_of(6, 9)
+    encoders = [QueryEncoder(model) for model in models]
+    for model, encoder in zip(models, encoders, strict=True):
+        expected = keras.ops.convert_to_numpy(model.encode({"item_ids": window}))
+        np.testing.assert_allclose(encoder(Columns(window)), expected, atol=1e-5)
 
 
 def test_an_encoder_of_a_model_in_training_follows_its_weights(model):

@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from segue.model.kernels import hashed_dropout, normalisation, segment_attention
+from segue.testing.arrays import value_and_gradients
 
 ROWS, LENGTH, WIDTH = 6, 150, 8  # more than two query blocks, the last one short
 
@@ -57,7 +58,7 @@ def test_attention_equals_the_formula_worked_position_by_position(attend):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_chunked_attention_has_the_gradients_of_the_plain_one(value_and_gradients, rate):
+def test_chunked_attention_has_the_gradients_of_the_plain_one(rate):
     query, key, value, slope = arrays()
     weight = ops.convert_to_tensor(slope)
     streams = hashed_dropout.row_keys(ops.convert_to_tensor(np.int32(7)), ROWS)
@@ -72,7 +73,7 @@ def test_chunked_attention_has_the_gradients_of_the_plain_one(value_and_gradient
         np.testing.assert_allclose(ours, plain, atol=1e-5)
 
 
-def test_the_gradient_of_chunked_attention_equals_finite_differences(value_and_gradients):
+def test_the_gradient_of_chunked_attention_equals_finite_differences():
     query, key, value, slope = arrays()
     weight = ops.convert_to_tensor(slope)
     segment_ids = segments()
@@ -135,7 +136,7 @@ def normalised_by_hand(inputs, scale, shift, epsilon):
     return (inputs - mean) / np.sqrt(variance + epsilon) * scale + shift
 
 
-def test_layer_norm_equals_the_formula_and_its_gradients_finite_differences(value_and_gradients):
+def test_layer_norm_equals_the_formula_and_its_gradients_finite_differences():
     random = np.random.default_rng(0)
     shapes = [(3, 5, 50), (50,), (50,), (3, 5, 50)]
     *arguments, slope = (random.normal(size=shape) for shape in shapes)

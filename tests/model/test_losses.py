@@ -9,6 +9,7 @@ import pytest
 from segue.config import LOSSES, LossConfig
 from segue.errors import TrainingError
 from segue.model.kernels.device import CPU_SIZES
+from segue.testing.arrays import value_and_gradients
 
 ROWS, LENGTH, WIDTH, ITEMS = 3, 8, 5, 11
 
@@ -40,7 +41,7 @@ def log_sigmoid(x: np.ndarray) -> np.ndarray:
     return -np.log1p(np.exp(-x))
 
 
-def test_softmax_is_the_cross_entropy_over_real_items(value_and_gradients):
+def test_softmax_is_the_cross_entropy_over_real_items():
     states, table, targets, weights = batch()
     logits = states.astype("float64") @ table[1:].astype("float64").T
     surprise = (
@@ -54,7 +55,7 @@ def test_softmax_is_the_cross_entropy_over_real_items(value_and_gradients):
 
 
 @pytest.mark.parametrize("logit_entries", [1, 30, 10_000])
-def test_softmaxs_gradient_is_p_minus_onehot_whatever_the_block(value_and_gradients, logit_entries):
+def test_softmaxs_gradient_is_p_minus_onehot_whatever_the_block(logit_entries):
     sizes = {"logits": logit_entries, "fewest_targets": 1}
     states, table, targets, weights = batch()
     exact = states.astype("float64").reshape(-1, WIDTH)
@@ -71,7 +72,7 @@ def test_softmaxs_gradient_is_p_minus_onehot_whatever_the_block(value_and_gradie
     assert not table_slope[0].any()
 
 
-def test_bce_averages_positives_and_negatives_of_real_targets_together(value_and_gradients):
+def test_bce_averages_positives_and_negatives_of_real_targets_together():
     states, table, targets, weights = batch()
     negatives = np.random.default_rng(1).integers(1, ITEMS + 1, (ROWS, LENGTH)).astype("int32")
     positive = (states * table[targets]).sum(-1).astype("float64")
@@ -93,7 +94,7 @@ def test_gbces_beta_follows_the_paper():
     assert LOSSES["gbce"](uncalibrated).beta(3416) == pytest.approx(1.0)
 
 
-def test_gbce_raises_only_the_positives_probability_to_beta(value_and_gradients):
+def test_gbce_raises_only_the_positives_probability_to_beta():
     states, table, targets, weights = batch()
     negatives = np.random.default_rng(1).integers(1, ITEMS + 1, (ROWS, LENGTH, 3)).astype("int32")
     config = LossConfig(loss="gbce", negatives=3, gbce_t=0.75)
@@ -112,9 +113,7 @@ SHAPES = {"target": (ROWS, LENGTH, 4), "row": (ROWS, 1, 4), "batch": (4,)}
 
 
 @pytest.mark.parametrize("per", SHAPES)
-def test_sampled_softmax_corrects_for_the_sampler_and_skips_accidental_hits(
-    value_and_gradients, per
-):
+def test_sampled_softmax_corrects_for_the_sampler_and_skips_accidental_hits(per):
     states, table, targets, weights = batch()
     random = np.random.default_rng(2)
     negatives = random.integers(1, ITEMS + 1, SHAPES[per]).astype("int32")
@@ -134,7 +133,7 @@ def test_sampled_softmax_corrects_for_the_sampler_and_skips_accidental_hits(
 
 
 @pytest.mark.parametrize("entries", [1, 70, 10_000])
-def test_bces_gradient_is_that_of_the_formula_whatever_the_block(value_and_gradients, entries):
+def test_bces_gradient_is_that_of_the_formula_whatever_the_block(entries):
     states, table, targets, weights = batch()
     negatives = np.random.default_rng(1).integers(1, ITEMS + 1, (ROWS, LENGTH, 3)).astype("int32")
     share = (weights / weights.sum()).astype("float64")[..., None] / 4
@@ -161,7 +160,7 @@ def test_bces_gradient_is_that_of_the_formula_whatever_the_block(value_and_gradi
     np.testing.assert_allclose(table_slope, expected_table, atol=1e-6)
 
 
-def test_a_position_without_a_target_changes_nothing(value_and_gradients):
+def test_a_position_without_a_target_changes_nothing():
     states, table, targets, weights = batch()
     other = states.copy()
     other[weights == 0] += 5.0
@@ -184,7 +183,7 @@ def test_a_batch_without_the_negatives_that_a_loss_needs_is_refused(name):
         compute_loss(LossConfig(loss=name), states, table, targets, weights)
 
 
-def test_l2_reaches_the_loss(value_and_gradients):
+def test_l2_reaches_the_loss():
     states, table, targets, weights = batch()
 
     def loss(l2):

@@ -32,9 +32,22 @@ class Registry(Generic[Choice]):
         self._choices: dict[str, Choice] = {}
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
-        """A decorator that makes its class or object the choice of that name."""
+        """A decorator that makes its class or object the choice of that name.
+
+        A class that is defined again, as in a notebook, takes the place of its former self.
+
+        Raises:
+            ConfigError: Another choice has that name.
+        """
 
         def add(choice: Registered) -> Registered:
+            import_module(self._home)
+            taken = self._choices.get(name)
+            if taken is not None and _full_name(taken) != _full_name(choice):
+                raise ConfigError(
+                    f"the {self.kind} {name!r} exists already ({_full_name(taken)}); "
+                    "register yours under another name"
+                )
             self._choices[name] = choice  # type: ignore[assignment]
             return choice
 
@@ -57,3 +70,9 @@ class Registry(Generic[Choice]):
         """The names of all choices, segue's own first."""
         import_module(self._home)
         return list(self._choices)
+
+
+def _full_name(choice: object) -> str:
+    """Module and name of a class or function; of another object, what it says of itself."""
+    name = getattr(choice, "__qualname__", None)
+    return f"{choice.__module__}.{name}" if name else repr(choice)

@@ -119,7 +119,8 @@ def _shared_for_jax(model: SequenceModel, is_final: bool) -> Callable[[Arrays], 
     variables = model.variables
     signature = tuple((tuple(variable.shape), variable.dtype) for variable in variables)
     kinds = (type(model.encoder), type(model.tower))
-    make = (kinds, model.settings.model_dump_json(), model.dtype_policy.name, signature)
+    settings = (model.settings.model_dump_json(), model.items_settings.model_dump_json())
+    make = (kinds, settings, model.dtype_policy.name, signature)
     executables = _shared.setdefault(make, _Executables())
     final_values = [variable.value for variable in variables] if is_final else None
 

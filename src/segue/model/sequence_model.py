@@ -72,7 +72,7 @@ class SequenceModel(keras.Model):
 
     Attributes:
         num_items: Of the vocabulary.
-        settings: The encoder's.
+        settings, items_settings, loss_settings: Of encoder, tower and loss.
         tower, encoder, objective: The parts; `objective` is the loss.
         log_expected: float32[num_items + 1], a variable to be assigned from
             `NegativeSampler.log_expected`; None where the loss does not read it.
@@ -97,6 +97,7 @@ class SequenceModel(keras.Model):
         items = items or TowerConfig()
         self.num_items = num_items
         self.settings = config
+        self.items_settings = items
         self.loss_settings = loss
         self.seed = seed
         self.tower = TOWERS[items.tower](items, num_items, config.width, catalogue, seed)

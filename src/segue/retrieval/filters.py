@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from polars._typing import PolarsDataType
+from polars.datatypes import DataTypeClass
 
 from segue.data.checks import shown, shown_names
 from segue.data.labels import holds_several, labels_of
@@ -137,7 +137,7 @@ class ItemFilters:
 
 
 def _value(
-    value: Scalar, dtype: PolarsDataType, condition: Condition
+    value: Scalar, dtype: pl.DataType | DataTypeClass, condition: Condition
 ) -> Scalar | dt.date | dt.time:
     """The value as the column holds it.
 
