@@ -46,12 +46,14 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_quickstart_runs_and_recommends_titles(folder):
     output = run([sys.executable, "-c", block("python")], folder)
     assert "Café number" in output
     assert (folder / "runs/ml-1m/manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_line_quickstart_runs_and_recommends_titles(folder):
     output = run(["bash", "-ec", block("bash")], folder)
     assert output.count("Café number") >= 20

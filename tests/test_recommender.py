@@ -211,6 +211,7 @@ def test_a_user_of_the_run_has_a_history_and_others_are_refused(recommender, log
         recommender.history_of("nobody")
 
 
+@pytest.mark.slow
 def test_on_permuted_last_items_the_model_falls_to_chance(log):
     # Whoever still scored well here would be reading the answer somewhere.
     split = segue.leave_one_out(log)
@@ -250,6 +251,7 @@ recommender.recommend_histories(histories, k=10).write_parquet(sys.argv[1] + "/j
 """
 
 
+@pytest.mark.slow
 def test_a_run_trained_on_jax_gives_the_same_top_10_on_this_backend(tmp_path):
     source = str(Path(segue.__file__).parents[1])
     subprocess.run(

@@ -208,6 +208,7 @@ def test_a_directory_that_holds_more_than_a_checkpoint_is_never_emptied(
     assert (checkpoint / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_exits_with_130_and_goes_on_with_resume(
     command, log_file, tmp_path, tiny
 ):

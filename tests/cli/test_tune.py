@@ -15,6 +15,7 @@ def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_writes_a_preset_that_fit_takes(command, log_file, tiny, tmp_path):
     outcome = command("tune", log_file, *TUNE, *tiny)
     assert outcome.code == 0, outcome.err

@@ -150,6 +150,7 @@ def movielens() -> Split:
     return leave_one_out(read_log(ML_1M, time_col="position"))
 
 
+@pytest.mark.slow
 def test_on_movielens_every_personal_baseline_beats_popularity(movielens: Split) -> None:
     assert movielens.test is not None
     hits = {

@@ -62,6 +62,7 @@ def own_run(served_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(served_run, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_told_to_end_it_answers_what_is_in_flight_keeps_events_and_exits_with_0(own_run):
     with process(own_run) as (service, address):
         client = httpx.Client(base_url=address)
@@ -111,6 +112,7 @@ def test_without_keys_it_does_not_serve_the_world(own_run, capfd):
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_killed_at_any_moment_no_acknowledged_event_is_lost_and_none_is_there_twice(
     kind, tmp_path, request
@@ -157,6 +159,7 @@ def write_until_killed(address: str, round_and_writer: str, acknowledged: list[s
             acknowledged += names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_killed_service_has_kept_every_event_it_acknowledged(kind, own_run, tmp_path, request):
     url = f"sqlite:///{tmp_path / 'events.sqlite'}"

@@ -183,6 +183,7 @@ def test_a_model_that_was_replaced_is_freed(link, other, tmp_path, monkeypatch):
         service.close()
 
 
+@pytest.mark.slow
 def test_reloads_under_load_fail_no_request_and_no_answer_mixes_two(start, link, other, tmp_path):
     other.save(tmp_path / "second")
     asked = {"requests": [{"history": [each], "return": ["score"]} for each in range(1, 9)]}

@@ -183,6 +183,7 @@ def mixed_precision() -> Iterator[None]:
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "lazy_items"),
     [
@@ -449,6 +450,7 @@ train(build_model(40, config), split.train, config,
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_that_a_checkpoint_holds(split, tmp_path):
     settings = [*SETTINGS, "epochs=2"]
     command = [sys.executable, "-c", KILLED, str(tmp_path / "c"), *settings]

@@ -356,6 +356,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @on_jax
 def test_two_devices_train_as_one_does_with_dropout_of_their_own():
     source = Path(segue.__file__).parents[1]

@@ -125,6 +125,7 @@ def test_a_trial_that_was_cut_off_has_failed_and_is_made_again(
     assert found.default == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_loses_nothing_that_was_finished(
     split: Split, trainings: Trainings, log_file: Path, tmp_path: Path
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_split_without_a_validation_part_is_refused(split: Split, tmp_path: Pa
         )
 
 
+@pytest.mark.slow
 def test_real_trainings_give_the_figures_that_fit_gives_and_leave_the_test_part_alone(
     split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
