@@ -1,7 +1,12 @@
+from decimal import Decimal
+from uuid import UUID
+
+import numpy as np
 import polars as pl
 import pytest
 
-from segue.data.ids import IdLookup, as_ids, compared_as
+from segue.data.ids import IdLookup, as_ids, compared_as, id_text
+from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
 
@@ -67,8 +72,12 @@ def test_fields_of_text_files_are_integers_only_if_all_are_written_as_such(
         (pl.Series(["-inf", "2"]), True, r"NaN or infinite"),
         (pl.Series([1.0, 2.5]), False, r"not whole in 1 of 2 rows, first 2\.5 in row 2"),
         (pl.Series([2.0**53]), False, r"too large for a float to be exact"),
-        (pl.Series([1, 2**63], dtype=pl.UInt64), False, r"overflows 64 bits in 1 of 2 rows"),
-        (pl.Series(["1", str(2**63)]), True, r"overflows 64 bits .*first '9223372036854775808'"),
+        (pl.Series([Decimal("1.5")]), False, r"not whole in 1 of 1 rows, first Decimal\('1\.5'\)"),
+        (
+            pl.Series([b"\xff\xfe"]),
+            False,
+            r"neither UTF-8 text nor a UUID of 16 bytes in 1 of 1 rows",
+        ),
         (pl.Series([True]), False, r"user_id is of type Boolean; ids are integers or text"),
         (pl.Series([[1]]), False, r"user_id is of type List"),
     ],
@@ -112,3 +121,58 @@ def test_a_lookup_finds_places_and_marks_what_is_not_there(
     ids: pl.Series, asked: pl.Series, expected: list[int]
 ) -> None:
     assert IdLookup(ids).find(asked).tolist() == expected
+
+
+UUIDS = [UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), UUID(int=2**127)]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_untyped", "expected"),
+    [
+        # Warehouses export whole numbers as decimals.
+        (pl.Series([Decimal(7), Decimal(12)], dtype=pl.Decimal(38, 0)), False, [7, 12]),
+        (pl.Series([Decimal("7.00")], dtype=pl.Decimal(10, 2)), False, [7]),
+        (pl.Series([Decimal("7"), Decimal(10**30)]), False, ["7", str(10**30)]),
+        # Unsigned 64-bit hashes.
+        (
+            pl.Series([1, 12297829382473034410], dtype=pl.UInt64),
+            False,
+            ["1", "12297829382473034410"],
+        ),
+        (pl.Series(["1", str(2**63)]), True, ["1", str(2**63)]),
+        (pl.Series([uuid.bytes for uuid in UUIDS]), False, [str(uuid) for uuid in UUIDS]),
+        (pl.Series(UUIDS, dtype=pl.Object), False, [str(uuid) for uuid in UUIDS]),
+        (pl.Series([b"a7", "é".encode()]), False, ["a7", "é"]),
+    ],
+)
+def test_ids_as_warehouses_and_hashes_have_them(
+    values: pl.Series, is_untyped: bool, expected: list[object]
+) -> None:
+    assert ids_of(values, is_untyped=is_untyped).to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (3.0, "3"),
+        (np.float32(3), "3"),
+        (np.int64(3), "3"),
+        (Decimal("3.00"), "3"),
+        (UUIDS[0], "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+        (12297829382473034410, "12297829382473034410"),
+        (3.5, "3.5"),
+        (Decimal(10**30), str(10**30)),
+        (Decimal("Infinity"), "Infinity"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        ("3.0", "3.0"),
+        (-7, "-7"),
+    ],
+)
+def test_a_single_id_is_compared_by_the_text_of_the_id_it_is(one: object, text: str) -> None:
+    assert id_text(one) == text
+
+
+def test_a_history_of_floats_is_that_of_its_integers() -> None:
+    vocabulary = Vocabulary.from_ids(pl.Series([3, 7, 9]))
+    assert vocabulary.encode_text([3.0, np.float64(7), "9", 3.5]).tolist() == [1, 2, 3, 0]

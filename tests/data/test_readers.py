@@ -24,7 +24,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def rows_of(path: Path) -> list[tuple[object, ...]]:
     table = open_table(path, LAYOUTS)
-    return table.read(table.names).rows()
+    return table.read(table.names).frame.rows()
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.CSV", "log.txt", "l[o]*g?.csv"])
@@ -97,7 +97,7 @@ def test_dat_files_are_utf_8_or_else_latin_1(tmp_path: Path, encoding: str) -> N
     ("content", "message"),
     [
         (b"1::2::3::4\n1::2::3\n", r"line 2 has 3 fields instead of 4 .*: '1::2::3'"),
-        (b"1::2::3::4\n\n1::2::3::4\n", r"line 2 has 1 fields instead of 4"),
+        (b"1::2::3::4\n\n1::2::3\n", r"line 3 has 3 fields instead of 4"),
         (b"1::2::3::4::5\n", r"line 1 has 5 fields instead of 4"),
         (b"1,2,3,4\n", r"line 1 has 1 fields"),
         (b"1::2::3::4\n1::2\x00::3::4\n", r"line 2 is not text"),
@@ -141,14 +141,14 @@ def test_dataframes_are_tables(make: Callable[..., pl.DataFrame]) -> None:
     table = open_table(make({"a": [1, 2], "b": ["x", "y"]}), {})
     assert table.names == ("a", "b")
     assert not table.is_untyped
-    assert table.read(["b"]).rows() == [("x",), ("y",)]
+    assert table.read(["b"]).frame.rows() == [("x",), ("y",)]
 
 
 def test_pandas_columns_that_are_not_asked_for_may_hold_anything() -> None:
     frame = pd.DataFrame({0: [1, 2], "junk": [1, "x"]})
     table = open_table(frame, {})
     assert table.names == ("0", "junk")
-    assert table.read(["0"]).rows() == [(1,), (2,)]
+    assert table.read(["0"]).frame.rows() == [(1,), (2,)]
     with pytest.raises(DataError, match="the pandas DataFrame cannot be read"):
         table.read(["junk"])
 
@@ -188,3 +188,61 @@ def test_what_cannot_be_read_is_told_in_one_line_with_the_path(
 def test_other_objects_are_no_tables() -> None:
     with pytest.raises(DataError, match="list is not a table: give a path"):
         open_table([1, 2], {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "user_id,item_id\n1,10\n\n2,20\n",
+        "user_id,item_id\n1,10\n2,20\n\n",
+        "user_id,item_id\r\n1,10\r\n \t\r\n2,20\r\n",
+        "user_id,item_id\n,\n1,10\n2,20\n",
+        'user_id,item_id\n1,10\n" ",\n2,20\n',
+    ],
+)
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(written.encode())
+    rows = open_table(path, {}).read(["user_id", "item_id"])
+    assert rows.frame.rows() == [("1", "10"), ("2", "20")]
+    assert rows.num_blank == 1
+
+
+def test_a_line_that_lacks_only_what_is_asked_for_is_not_blank(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,other\n,x\n\n1,y\n")
+    rows = open_table(path, {}).read(["user_id"])
+    assert (rows.frame["user_id"].to_list(), rows.num_blank) == ([None, "1"], 1)
+
+
+def test_blank_lines_of_dat_files_are_skipped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.dat"
+    path.write_text("1::10\n\n2::20\n  \n")
+    rows = open_table(path, {".dat": Layout("::", ("a", "b"))}).read(["a", "b"])
+    assert (rows.frame.rows(), rows.num_blank) == ([("1", "10"), ("2", "20")], 2)
+
+
+def test_blanks_around_fields_are_no_part_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('user_id, item_id ,\ttitle\n 1,10 ," The Sea, "\n2\t, ,x\n')
+    table = open_table(path, {})
+    assert table.names == ("user_id", "item_id", "title")
+    assert table.read(table.names).frame.rows() == [("1", "10", "The Sea,"), ("2", None, "x")]
+
+
+@pytest.mark.parametrize(
+    "name", ["._part-0.parquet", "_temporary/0/part.parquet", ".ipynb_checkpoints/a.parquet"]
+)
+def test_what_tools_leave_beside_the_data_is_no_data(tmp_path: Path, name: str) -> None:
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "part.parquet")
+    junk = tmp_path / name
+    junk.parent.mkdir(parents=True, exist_ok=True)
+    junk.write_bytes(b"Mac OS X")
+    assert open_table(tmp_path, {}).read(["a"]).frame.rows() == [(1,)]
+
+
+def test_a_directory_may_lie_below_a_hidden_one(tmp_path: Path) -> None:
+    directory = tmp_path / "_data"
+    directory.mkdir()
+    pl.DataFrame({"a": [1]}).write_parquet(directory / "part.parquet")
+    assert open_table(directory, {}).read(["a"]).frame.rows() == [(1,)]

@@ -1,4 +1,5 @@
 import datetime as dt
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -30,6 +31,8 @@ def test_numbers_keep_their_kind() -> None:
     assert times_of(pl.Series([1.5, 2.0])).dtype == pl.Float64
     assert times_of(pl.Series(["3", "1"])).dtype == pl.Int64
     assert times_of(pl.Series(["3", "1.5"])).to_list() == [3.0, 1.5]
+    assert times_of(pl.Series([Decimal("3.00"), Decimal(1)])).dtype == pl.Int64
+    assert times_of(pl.Series([Decimal("3.00"), Decimal("1.5")])).to_list() == [3.0, 1.5]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,12 @@ def test_numbers_keep_their_kind() -> None:
         "2024-01-05T12:00:00Z",
         "2024-01-05T14:00:00+02:00",
         "2024-01-05 07:00:00-0500",
+        "2024-01-05T12:00Z",
+        "2024-01-05 14:00+02:00",
+        "2024-01-05 12:00:00 UTC",
+        "2024-01-05 12:00 GMT",
+        "2024-01-05 12:00:00.000 utc",
+        " 2024-01-05 12:00:00 ",
     ],
 )
 def test_iso_text_is_utc_without_a_zone(written: str) -> None:

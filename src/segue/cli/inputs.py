@@ -72,5 +72,5 @@ def _user_ids(path: Path) -> "pl.Series":
             f"{table.label} needs a column user_id, in a text file a header line of that name; its "
             f"columns are {shown_names(table.names)}"
         ) from None
-    values = table.read([column])[column].alias(USER.name)
+    values = table.read([column]).frame[column].alias(USER.name)
     return as_ids(values, table.label, is_untyped=table.is_untyped)

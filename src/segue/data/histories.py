@@ -11,7 +11,7 @@ import polars as pl
 
 from segue.arrays import offsets_of, ranges
 from segue.data.columns import ITEM_IDS, TIMESTAMPS, Columns
-from segue.data.ids import IdLookup
+from segue.data.ids import IdLookup, id_text
 from segue.data.log import InteractionLog
 from segue.data.roles import ITEM, TIME, USER, WEIGHT
 from segue.data.times import TimeUnit, to_seconds, unit_of
@@ -162,7 +162,7 @@ class Histories:
 
     def index_of(self, user_id: str | int) -> int | None:
         """The index of an outside user id, compared by text; None where there is no such user."""
-        (index,) = self.indices_of(pl.Series([str(user_id)]))
+        (index,) = self.indices_of(pl.Series([id_text(user_id)]))
         return None if index < 0 else int(index)
 
     def indices_of(self, user_ids: pl.Series) -> npt.NDArray[np.int64]:

@@ -3,6 +3,10 @@
 Ids are compared by text: `7` and `"7"` are the same id, `"007"` is another.
 """
 
+from contextlib import suppress
+from decimal import Decimal
+from uuid import UUID
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -15,31 +19,54 @@ MAX_EXACT_FLOAT = 2**53
 INTEGER_TEXT = r"^(?:0|-?[1-9][0-9]*)$"
 # Null is the type of a series without values.
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+# The 16 bytes of a UUID, as hexadecimal digits, and its canonical text.
+UUID_DIGITS = "^(.{8})(.{4})(.{4})(.{4})(.{12})$"
+UUID_TEXT = "${1}-${2}-${3}-${4}-${5}"
+UUID_BYTES = 16
 FLOAT_ID_TEXT = r"(?i)^(?:-?(?:0|[1-9][0-9]*)(?:\.0*)?|nan|-?inf(?:inity)?)$"
 
 
 def as_ids(values: pl.Series, where: str, *, is_untyped: bool = False) -> pl.Series:
     """The ids as Int64 or String, in the order given.
 
-    Whole floats are integers; categories are text. Text stays text, unless `is_untyped`: then it
-    comes from a format without types, and is integers if every value is written as one (`"007"`
-    is not). `values.name` and `where` are for messages.
+    Whole floats and decimals are integers; categories are text, and so are UUIDs, in their
+    canonical form, and bytes that are UTF-8. Where an integer is beyond 64 signed bits, as unsigned
+    hashes are, all are text. Text stays text, unless `is_untyped`: then it comes from a format
+    without types, and is integers if every value is written as one (`"007"` is not).
+    `values.name` and `where` are for messages.
 
     Raises:
-        DataError: Null, empty, NaN, infinite, fractional or overflowing ids, or another type.
+        DataError: Null, empty, NaN, infinite or fractional ids, or another type.
     """
     refuse_where(values.is_null(), values, where, "is null", "drop these rows or fill them in")
     if isinstance(values.dtype, pl.Categorical | pl.Enum):
         values = values.cast(pl.String)
+    elif values.dtype == pl.Binary:
+        values = _from_bytes(values, where)
+    elif values.dtype == pl.Object and all(isinstance(value, UUID) for value in values):
+        values = pl.Series(values.name, [str(value) for value in values])
     if values.dtype == pl.String:
         is_empty = values.str.len_bytes() == 0
         refuse_where(is_empty, values, where, "is empty", "drop these rows or fill them in")
         return _from_untyped(values, where) if is_untyped else values
     if values.dtype.is_float():
         return _from_floats(values, where)
+    if values.dtype.is_decimal():
+        return _from_decimals(values, where)
     if values.dtype.is_integer():
-        return _from_integers(values, where)
+        return _from_integers(values)
     raise DataError(f"{where}: {values.name} is of type {values.dtype}; ids are integers or text")
+
+
+def id_text(one: object) -> str:
+    """A single id as text, by which ids are compared: a whole float or decimal as an integer."""
+    if isinstance(one, Decimal):
+        is_whole = one.is_finite() and one == one.to_integral_value()
+    elif isinstance(one, float | np.floating):
+        is_whole = abs(float(one)) < MAX_EXACT_FLOAT and float(one).is_integer()
+    else:
+        return str(one)
+    return str(int(one)) if is_whole else str(one)
 
 
 def compared_as(ids: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -78,11 +105,25 @@ class IdLookup:
         return np.where(is_found.to_numpy(), self._order[nearest.to_numpy()], -1)
 
 
-def _from_integers(values: pl.Series, where: str) -> pl.Series:
+def _from_integers(values: pl.Series) -> pl.Series:
     integers = values.cast(pl.Int64, strict=False)
-    remedy = "give smaller ids, or ids that are not all digits"
-    refuse_where(integers.is_null(), values, where, "overflows 64 bits", remedy)
-    return integers
+    return values.cast(pl.String) if integers.has_nulls() else integers
+
+
+def _from_decimals(values: pl.Series, where: str) -> pl.Series:
+    text = values.cast(pl.String).str.replace(r"\.0*$", "")
+    is_fraction = text.str.contains(".", literal=True)
+    refuse_where(is_fraction, values, where, "is not whole", "give ids as integers or text")
+    return _from_integers(text)
+
+
+def _from_bytes(values: pl.Series, where: str) -> pl.Series:
+    with suppress(pl.exceptions.ComputeError):
+        return values.cast(pl.String)
+    is_other = values.bin.size() != UUID_BYTES
+    fault = f"is neither UTF-8 text nor a UUID of {UUID_BYTES} bytes"
+    refuse_where(is_other, values, where, fault, "give ids as integers or text")
+    return values.bin.encode("hex").str.replace(UUID_DIGITS, UUID_TEXT)
 
 
 def _from_floats(values: pl.Series, where: str) -> pl.Series:
@@ -99,7 +140,7 @@ def _from_untyped(text: pl.Series, where: str) -> pl.Series:
     if integers.cast(pl.String).eq_missing(text).all():
         return integers
     if text.str.contains(INTEGER_TEXT).all():
-        return _from_integers(text, where)
+        return text  # beyond 64 bits
     if text.str.contains(FLOAT_ID_TEXT).all():
         return _from_floats(text.cast(pl.Float64), where)
     return text

@@ -74,7 +74,7 @@ def read_items(
             f"{table.label}: another column is chosen for {taken[0]}, but one of that name exists; "
             f"rename or drop it"
         )
-    raw = table.read([*columns.values(), *others])
+    raw = table.read([*columns.values(), *others]).frame
     if raw.is_empty():
         raise DataError(f"{table.label} holds no items; give a catalogue that has some")
     ids = as_ids(raw[columns[ITEM]].alias(ITEM.name), table.label, is_untyped=table.is_untyped)

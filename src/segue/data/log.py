@@ -166,7 +166,8 @@ def read_log(
 
 def _checked(table: Table, columns: Mapping[Role, str]) -> InteractionLog:
     """Read these columns and refuse every value that is not what its role needs."""
-    raw = table.read(list(columns.values()))
+    rows = table.read(list(columns.values()))
+    raw = rows.frame
     if raw.is_empty():
         raise DataError(f"{table.label} holds no interactions; give a log that has some")
     by_role = {role: raw[column].alias(role.name) for role, column in columns.items()}
@@ -180,6 +181,8 @@ def _checked(table: Table, columns: Mapping[Role, str]) -> InteractionLog:
     frame = pl.DataFrame(checked)
     types = ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
     notes = [f"read {frame.height:,} interactions from {table.label} ({types})"]
+    if rows.num_blank:
+        notes.append(f"skipped {rows.num_blank:,} blank lines")
     return InteractionLog(frame, (*notes, *column_notes(columns)))
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+from uuid import UUID
 
 import polars as pl
 
@@ -31,6 +32,7 @@ SNIFFED_SEPARATORS = ",\t;|"
 # https://recbole.io/docs/user_guide/data/atomic_files.html
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 HEADER_LIMIT_BYTES = 1 << 20
+_IS_BLANK = pl.all_horizontal(pl.all().is_null())
 CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 
 
@@ -52,7 +54,18 @@ class Table:
     label: str
     names: tuple[str, ...]
     is_untyped: bool
-    read: Callable[[Sequence[str]], pl.DataFrame]
+    read: Callable[[Sequence[str]], "Rows"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of some columns, and how many lines of a text file were skipped as they are blank.
+
+    Blank is a line without a value in any column of the file.
+    """
+
+    frame: pl.DataFrame
+    num_blank: int = 0
 
 
 def open_table(source: Source, layouts: Mapping[str, Layout]) -> Table:
@@ -100,10 +113,13 @@ def _open_path(path: Path, layouts: Mapping[str, Layout]) -> Table:
 def _open_directory(path: Path) -> Table:
     if (path / "manifest.json").exists():
         raise DataError(f"{path} is a run, not a log; give the log that it was made from")
-    files = sorted(path.rglob("*.parquet"))
+    files = [
+        file for file in sorted(path.rglob("*.parquet")) if not _is_hidden(file.relative_to(path))
+    ]
     if not files:
         raise DataError(
-            f"{path}: the directory holds no .parquet file; give one that does, or a file"
+            f"{path}: the directory holds no .parquet file whose name and folders begin neither "
+            "with '.' nor with '_'; give one that does, or a file"
         )
     with _readable(path):
         return _lazy_table(pl.scan_parquet(files, glob=False, hive_partitioning=False), str(path))
@@ -121,8 +137,13 @@ def _open_text(path: Path, suffix: str) -> Table:
             infer_schema=False,
             glob=False,
         )
+        # Blanks around a field are no part of it, and a field of blanks is an empty one.
         if is_atomic:
             lazy = lazy.rename(lambda name: name.partition(":")[0])
+        lazy = lazy.rename(str.strip)
+        stripped = pl.all().str.strip_chars()
+        is_empty = (stripped.str.len_bytes() == 0) & (pl.all().str.len_bytes() > 0)
+        lazy = lazy.with_columns(pl.when(~is_empty).then(stripped))
         return _lazy_table(lazy, str(path), is_untyped=True)
 
 
@@ -130,10 +151,11 @@ def _open_headerless(path: Path, layout: Layout) -> Table:
     """Read a file such as MovieLens' `ratings.dat` whole, as UTF-8 or else Latin-1."""
     with _readable(path):
         lines = pl.read_lines(_utf8(_bytes(path)))["line"]
+    is_blank = lines.str.strip_chars().str.len_bytes() == 0
     num_separators = lines.str.count_matches(layout.separator, literal=True)
     is_ragged = num_separators != len(layout.columns) - 1
     is_binary = lines.str.contains(CONTROL_CHARACTERS)
-    is_bad = is_ragged | is_binary
+    is_bad = ~is_blank & (is_ragged | is_binary)
     if is_bad.any():
         number = is_bad.arg_max() or 0
         fault = (
@@ -143,15 +165,23 @@ def _open_headerless(path: Path, layout: Layout) -> Table:
             f"({layout.separator.join(layout.columns)})"
         )
         raise DataError(f"{path}: line {number + 1:,} {fault}: {shown(lines[number])}")
-    fields = lines.str.split_exact(layout.separator, len(layout.columns) - 1)
+    fields = lines.filter(~is_blank).str.split_exact(layout.separator, len(layout.columns) - 1)
     frame = fields.struct.rename_fields(layout.columns).struct.unnest()
-    return _lazy_table(frame.lazy(), str(path), is_untyped=True)
+    num_blank = int(is_blank.sum())
+    return Table(
+        str(path), layout.columns, True, lambda names: Rows(frame.select(names), num_blank)
+    )
 
 
 def _lazy_table(lazy: pl.LazyFrame, label: str, *, is_untyped: bool = False) -> Table:
-    def read(columns: Sequence[str]) -> pl.DataFrame:
+    def read(columns: Sequence[str]) -> Rows:
         with _readable(label):
-            return lazy.select(columns).collect()
+            frame = lazy.select(columns).collect()
+            if not is_untyped or not frame.select(_IS_BLANK).to_series().any():
+                return Rows(frame)
+            # A line without these fields may still have others: then it is not blank.
+            kept = lazy.filter(~_IS_BLANK).select(columns).collect()
+            return Rows(kept, frame.height - kept.height)
 
     with _readable(label):
         names = tuple(lazy.collect_schema().names())
@@ -161,13 +191,28 @@ def _lazy_table(lazy: pl.LazyFrame, label: str, *, is_untyped: bool = False) -> 
 def _pandas_table(frame: "pd.DataFrame") -> Table:
     label = "the pandas DataFrame"
 
-    def read(columns: Sequence[str]) -> pl.DataFrame:
+    def read(columns: Sequence[str]) -> Rows:
         try:
-            return pl.from_pandas(frame[list(columns)])
+            return Rows(pl.from_pandas(_with_uuids_as_text(frame[list(columns)])))
         except (ImportError, ValueError, TypeError, OverflowError) as error:
             raise DataError(f"{label} cannot be read: {_reason(error)}") from error
 
     return Table(label, tuple(frame.columns), False, read)
+
+
+def _with_uuids_as_text(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Polars takes no UUID objects from pandas."""
+    written = {
+        str(name): column.map(lambda value: str(value) if isinstance(value, UUID) else value)
+        for name, column in frame.items()
+        if column.dtype == object and any(isinstance(value, UUID) for value in column.head(1))
+    }
+    return frame.assign(**written)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a name on the way is one that data files do not have: `.part`, `_temporary`."""
+    return any(name.startswith((".", "_")) for name in path.parts)
 
 
 def _suffix(path: Path) -> str:

@@ -19,13 +19,16 @@ from segue.data.checks import refuse_where, shown
 from segue.data.roles import TIME
 from segue.errors import DataError
 
-# ISO 8601, the T of the time perhaps a space; tried in this order, those with a zone last.
+# ISO 8601, the T of the time perhaps a space and the zone perhaps the word UTC or GMT; tried in
+# this order, those with a zone last.
 ISO_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f",
     "%Y-%m-%d",
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%dT%H:%M:%S%.f%#z",
+    "%Y-%m-%dT%H:%M%#z",
 )
+UTC_WORD = r"(?i)\s*(?:UTC|GMT)$"
 MAX_TIME = 2**63
 DAY_S = 86_400
 # 2000-01-01 in Unix seconds: where the seconds of models begin.
@@ -134,6 +137,8 @@ def as_times(values: pl.Series, where: str) -> pl.Series:
     refuse_where(values.is_null(), values, where, "is null", another)
     if values.dtype == pl.String:
         values = _from_text(values, where)
+    elif values.dtype.is_decimal():
+        values = _from_text(values.cast(pl.String).str.replace(r"\.0*$", ""), where)
     if isinstance(values.dtype, pl.Date | pl.Datetime):
         return _utc(values)
     if values.dtype.is_float():
@@ -190,7 +195,7 @@ def _from_text(text: pl.Series, where: str) -> pl.Series:
 
 def _from_iso(text: pl.Series) -> pl.Series:
     """Datetimes from ISO 8601 text; null where it is none."""
-    with_t = text.str.replace(" ", "T", literal=True)
+    with_t = text.str.strip_chars().str.replace(UTC_WORD, "Z").str.replace(" ", "T", literal=True)
     times = pl.repeat(None, len(text), dtype=pl.Datetime("us"), eager=True)
     for iso_format in ISO_FORMATS:
         if not times.has_nulls():

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.checks import refuse_where
-from segue.data.ids import IdLookup, as_ids, compared_as
+from segue.data.ids import IdLookup, as_ids, compared_as, id_text
 from segue.errors import DataError
 
 MAX_ITEMS = int(np.iinfo(np.int32).max)
@@ -49,9 +49,9 @@ class Vocabulary:
         """Dense ids, int32[len(ids)]; 0 where unknown. Ids of another type compare by text."""
         return (self._lookup.find(ids) + 1).astype(np.int32)
 
-    def encode_text(self, ids: Sequence[str | int]) -> npt.NDArray[np.int32]:
-        """Dense ids of ids as they are typed, int32[len(ids)]; 0 where unknown."""
-        return self.encode(pl.Series([str(one) for one in ids], dtype=pl.String))
+    def encode_text(self, ids: Sequence[object]) -> npt.NDArray[np.int32]:
+        """Dense ids of ids as `id_text` writes them, int32[len(ids)]; 0 where unknown."""
+        return self.encode(pl.Series([id_text(one) for one in ids], dtype=pl.String))
 
     def decode(self, item_ids: npt.NDArray[np.int32]) -> pl.Series:
         """Outside ids of dense ids, 1-d, each 1..num_items.
