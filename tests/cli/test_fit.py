@@ -175,6 +175,31 @@ def test_the_split_global_time_cuts_at_moments(command, no_training, log_file, t
     assert (no_training[0]["split"].parts == expected).all()
 
 
+def test_the_moments_of_global_time_may_be_given(command, no_training, log_file, tmp_path):
+    log = read_log(log_file)
+    first, second = (int(log.frame["timestamp"].quantile(share)) for share in (0.5, 0.7))
+    moments = ["--validation-from", first, "--test-from", second]
+    outcome = command(
+        "fit", log_file, "--out", tmp_path / "new", "--split", "global-time", *moments
+    )
+    assert outcome.code == 0, outcome.err
+    split = no_training[0]["split"]
+    times = split.histories.timestamps
+    assert (split.parts == (times >= first).astype(int) + (times >= second)).all()
+
+
+@pytest.mark.parametrize("option", ["--validation-from", "--test-from"])
+def test_moments_are_refused_where_the_split_reads_none(
+    command, no_training, log_file, tmp_path, option
+):
+    outcome = command("fit", log_file, "--out", tmp_path / "new", option, "2024-01-05")
+    assert outcome.code == 1
+    assert (
+        f"{option} 2024-01-05 needs --split global-time, got --split leave-one-out" in outcome.err
+    )
+    assert no_training == []
+
+
 def test_validation_users_may_be_listed_in_a_file(command, no_training, log_file, tmp_path):
     (tmp_path / "users.csv").write_text("userId\n3\n5\n999\n")
     chosen = ["--validation-users", tmp_path / "users.csv"]

@@ -12,7 +12,7 @@ from segue.cli.inputs import chosen_validation, read_source
 from segue.cli.options import Force, LogColumns, LogSource, number, whole_number
 from segue.cli.output import note
 from segue.cli.report import print_run
-from segue.errors import OutputError
+from segue.errors import OutputError, RequestError
 
 if TYPE_CHECKING:
     from segue.config import Config
@@ -69,6 +69,20 @@ class Recipe:
             help="Hold out everyone's last two interactions, the last fifth of the log, or nothing."
         ),
     ] = "leave-one-out"
+    validation_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="With --split global-time: validate on what is at or after this time, a date "
+            "(ISO 8601) or a number in the log's unit.",
+        ),
+    ] = None
+    test_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="With --split global-time: test on what is at or after it."
+        ),
+    ] = None
     validation_users: Annotated[
         str | None,
         typer.Option(metavar="FILE|N", help="Validate on these users, or on N drawn users."),
@@ -81,15 +95,32 @@ class Recipe:
         return load_preset(self.preset).with_settings(self.settings or [])
 
     def divided(self, log: "InteractionLog") -> "Split":
-        """The log in its parts."""
+        """The log in its parts.
+
+        Raises:
+            DataError: The log cannot be split so.
+        """
         from segue.data import splits
 
-        cuts = {
-            splits.LEAVE_ONE_OUT: splits.leave_one_out,
-            splits.GLOBAL_TIME: splits.global_time,
-            splits.NO_SPLIT: splits.no_split,
-        }
+        if self.split == splits.GLOBAL_TIME:
+            return splits.global_time(
+                log, validation_from=self.validation_from, test_from=self.test_from
+            )
+        cuts = {splits.LEAVE_ONE_OUT: splits.leave_one_out, splits.NO_SPLIT: splits.no_split}
         return cuts[self.split](log)
+
+    def refuse_moments(self) -> None:
+        """Refuse moments that the split would not read.
+
+        Raises:
+            RequestError: There are some.
+        """
+        given = {"--validation-from": self.validation_from, "--test-from": self.test_from}
+        for option, moment in given.items():
+            if moment is not None and self.split != "global-time":
+                raise RequestError(
+                    f"{option} {moment} needs --split global-time, got --split {self.split}"
+                )
 
 
 @dataclass(frozen=True)
@@ -159,6 +190,7 @@ def fit(
         csv_log=options.csv_log,
         tensorboard=options.tensorboard,
     )
+    recipe.refuse_moments()
     config = recipe.config()
     log, catalogue = read_source(source, columns)
     log = filters.apply(log)

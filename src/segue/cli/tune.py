@@ -71,6 +71,7 @@ def tune(
     if options.out.resolve() == Path(recipe.preset).resolve():
         raise OutputError(f"--out {options.out} is the preset searched; name another file")
     refuse_taken(options.out, EXAMPLE, force=force)
+    recipe.refuse_moments()
     config = recipe.config()
     log, catalogue = read_source(source, columns)
     split = recipe.divided(filters.apply(log))

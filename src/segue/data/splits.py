@@ -301,7 +301,7 @@ def global_time(
         raise DataError(
             f"validation from {starts[0]} and test from {starts[1]} leave {counts[0]:,} "
             f"interactions to train on, {counts[1]:,} and {counts[2]:,} held out; give moments in "
-            f"order between {times.min()} and {times.max()}"
+            f"order between {times.min()} and {times.max()} (--validation-from, --test-from)"
         )
     notes = (
         f"global-time: {counts[0]:,} interactions before {starts[0]} train, {counts[1]:,} before "
