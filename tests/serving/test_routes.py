@@ -284,3 +284,24 @@ def test_filters_on_a_run_without_a_catalogue_are_refused(recommender, tmp_path,
         found = client.get("/v1/items", params={"query": "7"}).json()["items"]
         assert [item["item_id"] for item in found] == [7]
         assert pl.Series(ids(recommended(client, history=[1]))).n_unique() == 10
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/healthz", "/readyz", "/metrics", "/v1/model", "/openapi.json"]
+)
+def test_head_is_answered_as_get_without_the_body(client, path):
+    get, head = (client.request(method, path) for method in ("GET", "HEAD"))
+    assert (get.status_code, head.status_code) == (200, 200)
+    assert (bool(get.content), head.content) == (True, b"")
+    assert head.headers.keys() == get.headers.keys()
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_head_is_refused_where_get_is(client):
+    assert client.head("/v1/recommendations").status_code == 405
+    assert client.head("/nowhere").status_code == 404
+
+
+def test_head_is_counted_by_its_operation(client):
+    client.head("/v1/model")
+    assert 'operation="HEAD /v1/model"' in client.get("/metrics").text

@@ -14,6 +14,7 @@ from segue.serving import pages, routes
 from segue.serving.batcher import ClosedError, LateError, QueueFullError
 from segue.serving.gate import Gate
 from segue.serving.guard import Guard
+from segue.serving.head import HeadAsGet
 from segue.serving.model import UnknownItemError
 from segue.serving.problems import (
     ProblemDetails,
@@ -55,7 +56,8 @@ def create_app(service: Service) -> FastAPI:
     pages.add_pages(app, service)
     answer_with_problems(app)
     _answer_errors(app)
-    app.add_middleware(
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(  # the outer one: it sees every request first
         Gate,
         guard=app.state.guard,
         metrics=service.metrics,
