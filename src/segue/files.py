@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,22 @@ def write_text(path: Path, text: str) -> None:
     """
     with replaced(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def probe(directory: Path) -> None:
+    """Tries in `directory` what writing there will need; permissions do not tell it all.
+
+    A file is written, flushed to the disk and renamed within a directory of its own, that directory
+    is renamed, and all of it is deleted.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=directory) as name:
+        draft = Path(name) / "draft"
+        draft.mkdir()
+        write_text(draft / "file", "probe")
+        os.rename(draft, Path(name) / "renamed")
 
 
 def sync(path: Path) -> None:

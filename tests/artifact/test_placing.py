@@ -86,6 +86,25 @@ def test_a_name_too_long_for_the_file_system_is_told_before_work_starts(tmp_path
             check_output(tmp_path / ("x" * length), force=False)
 
 
+@pytest.mark.parametrize("call", ["rename", "replace", "fsync", "mkdir"])
+def test_what_the_file_system_refuses_is_told_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(OutputError, match=r"^cannot write the run .*: Operation not permitted"):
+        check_output(tmp_path / "runs" / "one", force=False)
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_place_that_takes_no_files_whatever_its_permissions_is_told() -> None:
+    with pytest.raises(OutputError, match=r"^cannot write the run /proc/none/run: "):
+        check_output("/proc/none/run", force=False)
+
+
 def test_a_run_is_replaced_only_by_force(
     make_run: MakeRun, name_of: NameOf, tmp_path: Path
 ) -> None:

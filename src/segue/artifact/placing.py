@@ -15,11 +15,24 @@ from segue.artifact.failures import writing
 from segue.artifact.manifest import names_in
 from segue.data.checks import shown_names
 from segue.errors import OutputError
-from segue.files import sync
+from segue.files import probe, sync
 
 
 def check_output(path: str | Path, *, force: bool) -> None:
     """Refuse a place where a run cannot be written, before the work on it starts.
+
+    As `refuse_output`, and writing there is tried.
+
+    Raises:
+        OutputError: As `refuse_output`, or the file system refuses what writing a run needs.
+    """
+    refuse_output(path, force=force)
+    with writing(path):
+        probe(_first_existing(resolved(path)))
+
+
+def refuse_output(path: str | Path, *, force: bool) -> None:
+    """Refuse a place where no run may be written, by what can be seen of it.
 
     Args:
         path: Where the run is to be; links are followed.
@@ -30,7 +43,7 @@ def check_output(path: str | Path, *, force: bool) -> None:
     """
     with writing(path):
         target = resolved(path)
-        parent = next(each for each in target.parents if os.path.lexists(each))
+        parent = _first_existing(target)
         if not parent.is_dir():
             raise OutputError(
                 f"cannot write the run {path}: {parent} is not a directory; choose another place"
@@ -45,6 +58,11 @@ def check_output(path: str | Path, *, force: bool) -> None:
         place = standing(target)
         if place is not None:
             _refuse_replacing(path, place, force)
+
+
+def _first_existing(target: Path) -> Path:
+    """The nearest directory above that exists."""
+    return next(each for each in target.parents if os.path.lexists(each))
 
 
 def resolved(path: str | Path) -> Path:

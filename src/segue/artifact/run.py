@@ -33,7 +33,7 @@ from segue.artifact.manifest import (
     verify_files,
     write_manifest,
 )
-from segue.artifact.placing import check_output, put_in_place, resolved, standing
+from segue.artifact.placing import put_in_place, refuse_output, resolved, standing
 from segue.artifact.tables import (
     check_catalogue,
     read_items,
@@ -122,7 +122,7 @@ def write_run(run: Run, path: str | Path, *, force: bool = False) -> None:
     Raises:
         OutputError: The place is taken or cannot be written, or something is not JSON.
     """
-    check_output(path, force=force)
+    refuse_output(path, force=force)
     with writing(path):
         put_in_place(resolved(path), partial(_fill, run), force=force)
 

@@ -15,7 +15,7 @@ def refuse_taken(path: Path, example: str, *, force: bool) -> None:
         force: Whether a file may be replaced.
 
     Raises:
-        OutputError: Something stands there, or its directory does not exist.
+        OutputError: Something stands there, or its directory does not exist or takes no files.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a directory; name a file, such as {path / example}")
@@ -23,6 +23,10 @@ def refuse_taken(path: Path, example: str, *, force: bool) -> None:
         raise OutputError(f"{path} exists; choose another --out, or give --force to replace it")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path}: there is no directory {path.parent}; make it first")
+    try:
+        files.probe(path.absolute().parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,4 +38,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         files.write_text(path, text)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror}; choose another --out")
