@@ -7,6 +7,7 @@ import pytest
 from segue.errors import ConfigError
 from segue.serving.guard import Guard
 from segue.serving.problems import ProblemError
+from segue.serving.server import config_of
 from segue.serving.settings import Keys, Settings
 
 KEYS = Keys(api=("first-key", "second-key"), admin="the-admin-key")
@@ -97,6 +98,21 @@ def test_a_page_of_another_site_reaches_nothing_on_a_machine_without_keys(client
     assert client.get("/v1/model", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     for name in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", "[::1]", f"[::1]:{port}"):
         assert client.get("/v1/model", headers={"Host": name}).status_code == 200
+
+
+def test_a_link_from_another_site_may_be_followed_and_nothing_else(client):
+    link = {
+        "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"
+    }  # fmt: skip
+    assert client.get("/", headers=link).status_code == 200
+    assert client.post("/v1/recommendations", headers=link, json={}).status_code == 403
+    for name, value in (("Sec-Fetch-Dest", "iframe"), ("Sec-Fetch-Mode", "no-cors")):
+        assert client.get("/", headers={**link, name: value}).status_code == 403
+    assert client.get("/", headers={**link, "Host": "evil.example"}).status_code == 403
+
+
+def test_an_idle_connection_outlives_a_load_balancers(service):
+    assert config_of(service).timeout_keep_alive > 60
 
 
 def test_no_rate_is_limited_unless_told(tmp_path):

@@ -40,8 +40,20 @@ class Limits:
     ] = 5.0
     grace: Annotated[
         float,
-        typer.Option(metavar="SECONDS", parser=number, help="What requests get to end."),
+        typer.Option(
+            metavar="SECONDS",
+            parser=number,
+            help="Seconds to finish requests in flight before exit.",
+        ),
     ] = 10.0
+    keep_alive: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            parser=whole_number,
+            help="Seconds that an idle connection stays open; more than the load balancer's.",
+        ),
+    ] = 75
     rate_limit: Annotated[
         float | None,
         typer.Option(
@@ -78,6 +90,7 @@ def serve(
         queue_size=limits.queue,
         deadline_s=limits.deadline,
         grace_s=limits.grace,
+        keep_alive_s=limits.keep_alive,
         rate_limit=limits.rate_limit,
         is_insecure=insecure,
     )

@@ -84,7 +84,7 @@ class Gate:
     def _admit(self, scope: Scope, headers: Mapping[str, str], is_private: bool) -> None:
         if scope["path"] in OPEN:
             return
-        self._guard.check_origin(headers)
+        self._guard.check_origin(scope["method"], headers)
         if is_private:
             address = scope["client"][0] if scope.get("client") else ""
             self._guard.check_rate(headers, address)

@@ -27,8 +27,8 @@ class Guard:
         self._rate = settings.rate_limit
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check_origin(self, headers: Mapping[str, str]) -> None:
-        """Refuse other sites where there are no keys.
+    def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
+        """Refuse other sites where there are no keys; a link from there may be followed.
 
         Raises:
             ProblemError: 403, for a foreign name of this machine, or a foreign page.
@@ -37,7 +37,14 @@ class Guard:
             return
         host = headers.get("host", "")
         name = host[: host.rindex(":")] if ":" in host.rpartition("]")[2] else host
-        if name not in LOCAL_NAMES or headers.get("sec-fetch-site") == "cross-site":
+        is_foreign = headers.get("sec-fetch-site") == "cross-site"
+        # What a browser shows as a page of its own, the site that linked to it cannot read.
+        is_link = (
+            method in ("GET", "HEAD")
+            and headers.get("sec-fetch-mode") == "navigate"
+            and headers.get("sec-fetch-dest") == "document"
+        )
+        if name not in LOCAL_NAMES or (is_foreign and not is_link):
             raise ProblemError(
                 403, "without keys, the service answers this machine's own pages and programs only"
             )

@@ -62,6 +62,8 @@ class Settings:
         queue_size: Requests that may wait for the model.
         deadline_s: After which a request is answered 504.
         grace_s: What requests in flight get at the end.
+        keep_alive_s: How long an idle connection stays open: longer than a load balancer's 60 s,
+            which would else send a request into a connection that just closes.
         body_timeout_s: What a client gets to send its body.
         rate_limit: Requests per second and client; None: no limit.
         is_insecure: Whether to listen beyond this machine without keys.
@@ -75,6 +77,7 @@ class Settings:
     queue_size: int = 256
     deadline_s: float = 5.0
     grace_s: float = 10.0
+    keep_alive_s: int = 75
     body_timeout_s: float = 10.0
     rate_limit: float | None = None
     is_insecure: bool = False
@@ -88,7 +91,7 @@ class Settings:
         """
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port {self.port} does not exist; give 0 (any) to 65535")
-        for name in ("queue_size", "deadline_s", "grace_s", "body_timeout_s"):
+        for name in ("queue_size", "deadline_s", "grace_s", "keep_alive_s", "body_timeout_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)} leaves nothing; give more than 0")
         if self.rate_limit is not None and not 0 < self.rate_limit < float("inf"):
