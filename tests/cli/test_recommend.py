@@ -129,3 +129,16 @@ def test_the_table_shows_titles(command, run):
 
 def test_an_unknown_item_is_refused(command, run):
     assert "999" in command("similar", run, "999").refusal
+
+
+@pytest.mark.parametrize("words", [["-7"], ["-7", "--json"], ["-k", "3", "-75"]])
+def test_a_negative_id_is_an_id_and_no_option(command, run, words):
+    outcome = command("similar", run, *words)
+    assert outcome.code == 1
+    assert "-7" in outcome.err
+
+
+def test_an_unknown_option_is_still_refused_as_one(command, run):
+    outcome = command("similar", run, "5", "--jsn")
+    assert outcome.code == 2
+    assert "No such option: --jsn" in outcome.err

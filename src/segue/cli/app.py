@@ -17,7 +17,7 @@ from segue.cli.evaluate import evaluate
 from segue.cli.explain import explain
 from segue.cli.fit import fit
 from segue.cli.memory import HUGE_PAGES, ONE_ARENA, restart_with
-from segue.cli.options import spelled_out
+from segue.cli.options import TakesNegativeIds, spelled_out
 from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
 from segue.cli.report_page import report
@@ -34,7 +34,7 @@ ALLOCATORS = {"demo": HUGE_PAGES, "fit": HUGE_PAGES, "tune": HUGE_PAGES, "serve"
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 for command in (demo, fit, tune, evaluate, compare, recommend, similar, explain, report, serve):
-    app.command()(spelled_out(command))
+    app.command(cls=TakesNegativeIds)(spelled_out(command))
 app.add_typer(data.app, name="data")
 app.add_typer(events, name="events")
 

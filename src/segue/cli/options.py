@@ -1,6 +1,7 @@
 """Options that several commands share, and groups of them that stand as one argument."""
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
@@ -8,11 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     import polars as pl
 
     from segue.data.log import InteractionLog
+
+NEGATIVE = re.compile(r"-\d+")
+
+
+class TakesNegativeIds(TyperCommand):
+    """A command whose arguments may be negative ids: `segue similar RUN -7`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As its base does, but that a negative number is no option."""
+        ctx.ignore_unknown_options = any(NEGATIVE.fullmatch(word) for word in args)
+        return super().parse_args(ctx, args)
 
 
 def whole_number(text: str) -> int:
