@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def probe(directory: Path) -> None:
-    """Tries in `directory` what writing there will need; permissions do not tell it all.
+    """Tries in `directory` what writing there will need, which permissions alone do not show.
 
     A file is written, flushed to the disk and renamed within a directory of its own, that directory
     is renamed, and all of it is deleted.

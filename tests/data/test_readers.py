@@ -1,6 +1,7 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pandas as pd
 import polars as pl
@@ -246,3 +247,9 @@ def test_a_directory_may_lie_below_a_hidden_one(tmp_path: Path) -> None:
     directory.mkdir()
     pl.DataFrame({"a": [1]}).write_parquet(directory / "part.parquet")
     assert open_table(directory, {}).read(["a"]).frame.rows() == [(1,)]
+
+
+def test_uuids_of_pandas_are_text_and_the_missing_stay_missing() -> None:
+    uuid = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+    frame = pd.DataFrame({"a": [None, uuid, uuid]}, dtype=object)
+    assert open_table(frame, {}).read(["a"]).frame["a"].to_list() == [None, str(uuid), str(uuid)]

@@ -205,7 +205,8 @@ def _with_uuids_as_text(frame: "pd.DataFrame") -> "pd.DataFrame":
     written = {
         str(name): column.map(lambda value: str(value) if isinstance(value, UUID) else value)
         for name, column in frame.items()
-        if column.dtype == object and any(isinstance(value, UUID) for value in column.head(1))
+        if column.dtype == object
+        and any(isinstance(value, UUID) for value in column.dropna().head(1))
     }
     return frame.assign(**written)
 

@@ -39,6 +39,7 @@ def serve(service: Service, on_listening: Callable[[str], None]) -> None:
     settings = service.settings
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    config = config_of(service)
     # What is loaded stays: to look through it for garbage took 0.3 s, in which nobody was answered.
     gc.collect()
     gc.freeze()
@@ -47,7 +48,7 @@ def serve(service: Service, on_listening: Callable[[str], None]) -> None:
     threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="blas")
     host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
     on_listening(f"http://{host}:{listener.getsockname()[1]}/")
-    _Server(config_of(service), service).run(sockets=[listener])
+    _Server(config, service).run(sockets=[listener])
 
 
 def config_of(service: Service) -> uvicorn.Config:
