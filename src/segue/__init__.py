@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from segue.data.log import read_log as read_log
     from segue.data.sources import load as load_dataset  # noqa: F401
     from segue.data.splits import global_time as global_time
+    from segue.data.splits import last_basket as last_basket
     from segue.data.splits import leave_one_out as leave_one_out
     from segue.data.splits import no_split as no_split
     from segue.errors import SegueError as SegueError
@@ -39,6 +40,7 @@ _HOMES = {
     "TrainingConfig": "segue.config",
     "fit": "segue.fitting",
     "global_time": "segue.data.splits",
+    "last_basket": "segue.data.splits",
     "leave_one_out": "segue.data.splits",
     "load_preset": "segue.config",
     "no_split": "segue.data.splits",

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from segue.data.checks import shown_names
 from segue.data.histories import Histories
+from segue.data.ids import IdLookup
 from segue.data.log import InteractionLog, read_log
 from segue.data.readers import PARQUET_SUFFIXES, open_table
 from segue.data.roles import ITEM, TIME, USER, find_columns
@@ -25,6 +28,7 @@ from segue.recommender import Recommender, check_k
 
 INTERACTIONS_AT_ONCE = 5_000_000
 ANSWERS_AT_ONCE = 2_000_000
+AT = "at"  # beside the log's columns: when each user is asked about
 COLUMNS = ("user_id", "item_id", "score", "rank", "strategy")
 
 
@@ -67,23 +71,28 @@ def recommend_file(
             rows of a user together and the best first. It appears whole or not at all.
         k: How many items for each user, 1 to 500.
         user_col, item_col, time_col: As for `read_log`.
-        at: The moment at which it is asked, for every user; see `Recommender.recommend`.
+        at: The moment at which it is asked, for every user; see `Recommender.recommend`. Or an
+            expression over the log's columns, `pl.col("asked_at")`, which gives each user's own
+            moment, the same in all rows of a user.
         force: Whether a file that stands at `target` is replaced.
         on_progress: Told the rows written so far, every `ANSWERS_AT_ONCE` or fewer.
 
     Raises:
         RequestError: `k` is out of range.
         OutputError: `target` exists or cannot be written.
-        DataError: The log cannot be used.
+        DataError: The log cannot be used, or a user has several moments.
     """
     source, target = Path(source), Path(target)
     check_k(k)
     _refuse_target(source, target, force)
-    log = _scan(source, user_col, item_col, time_col)
+    own_moments, at = (at, None) if isinstance(at, pl.Expr) else (None, at)
+    log = _scan(source, user_col, item_col, time_col, own_moments)
     summary = BulkSummary()
     with _scratch(target) as directory:
-        for interactions in _parts(log, source):
+        for interactions, moments in _parts(log, source):
             histories = Histories.from_log(interactions, recommender.vocabulary)
+            if moments is not None:
+                histories = histories.asked(_asked_at(recommender, histories, moments))
             summary.users += histories.num_users
             summary.unknown_items += len(interactions) - histories.num_interactions
             summary.popular_users += int(np.count_nonzero(histories.lengths == 0))
@@ -99,9 +108,13 @@ def recommend_file(
 
 
 def _scan(
-    source: Path, user_col: str | None, item_col: str | None, time_col: str | None
+    source: Path,
+    user_col: str | None,
+    item_col: str | None,
+    time_col: str | None,
+    own_moments: pl.Expr | None,
 ) -> pl.LazyFrame:
-    """The log's columns by their canonical names, unread and unchecked."""
+    """The log's columns by their canonical names, users' moments as AT; unread and unchecked."""
     table = open_table(source, {})
     if source.is_file() and source.suffix.lower() not in PARQUET_SUFFIXES:
         raise DataError(f"{source} is no Parquet file; save the log as one, or ask for each user")
@@ -110,11 +123,24 @@ def _scan(
     )
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
     log = pl.scan_parquet(files, glob=False, hive_partitioning=False)
-    return log.select(pl.col(column).alias(role.name) for role, column in columns.items())
+    chosen = [pl.col(column).alias(role.name) for role, column in columns.items()]
+    if own_moments is not None:
+        missing = set(own_moments.meta.root_names()) - set(table.names)
+        if missing:
+            raise DataError(
+                f"{source} has no column {shown_names(sorted(missing))} for the users' moments; "
+                f"its columns are {shown_names(table.names)}"
+            )
+        chosen.append(own_moments.alias(AT))
+    return log.select(chosen)
 
 
-def _parts(log: pl.LazyFrame, source: Path) -> Iterator[InteractionLog]:
-    """The log in parts that share no user, of about `INTERACTIONS_AT_ONCE` interactions."""
+def _parts(log: pl.LazyFrame, source: Path) -> Iterator[tuple[InteractionLog, pl.DataFrame | None]]:
+    """The log in parts that share no user, of about `INTERACTIONS_AT_ONCE` interactions.
+
+    With each part, USER and AT of its users where the log says when each is asked about.
+    """
+    has_moments = AT in log.collect_schema().names()
     with _reading(str(source)):
         size = log.select(pl.len()).collect().item()
     num_parts = max(1, math.ceil(size / INTERACTIONS_AT_ONCE))
@@ -125,8 +151,34 @@ def _parts(log: pl.LazyFrame, source: Path) -> Iterator[InteractionLog]:
             rows = log.filter(part_of_user == part).collect()
             if num_parts > 1 and rows.is_empty():
                 continue
-            interactions = read_log(rows)
-        yield interactions
+            interactions = read_log(rows.drop(AT, strict=False))
+            moments = _moments_of(rows) if has_moments else None
+        yield interactions, moments
+
+
+def _moments_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """USER and AT, one row a user.
+
+    Raises:
+        DataError: A user has several moments, or none.
+    """
+    moments = rows.group_by(USER.name).agg(pl.col(AT).n_unique().alias("count"), pl.col(AT).first())
+    bad = moments.filter((pl.col("count") > 1) | pl.col(AT).is_null())
+    if bad.height:
+        raise DataError(
+            f"{bad.height:,} of {moments.height:,} users have several moments at which they "
+            f"are asked about, or none, such as user {bad[USER.name].min()!r}; give each user "
+            f"one moment, in every row"
+        )
+    return moments
+
+
+def _asked_at(
+    recommender: Recommender, histories: Histories, moments: pl.DataFrame
+) -> npt.NDArray[np.int32]:
+    """int32[users], in the seconds of models, in the order of the histories."""
+    places = IdLookup(moments[USER.name]).find(histories.user_ids)
+    return recommender.asked_at(moments[AT].gather(places), histories.num_users)
 
 
 def _answers(

@@ -192,6 +192,8 @@ def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArr
 def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:
     """What a resumed training must find unchanged, beside its training histories."""
     whole: list[Histories | npt.NDArray[Any]] = [split.histories, split.parts]
+    if split.repeats:  # what is ranked in validation then differs
+        whole.append(np.array([split.repeats]))
     return [*whole, validation.histories, validation.targets] if validation else whole
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.artifact import Run, read_run, write_run
+from segue.data.columns import ASKED_AT
 from segue.data.histories import Histories
 from segue.data.splits import HeldOut
 from segue.data.times import TimeUnit, as_moment, to_seconds
@@ -105,6 +106,7 @@ class Recommender:
         *,
         protocol: str = protocols.FULL,
         seed: int = 0,
+        request_time: bool = True,
     ) -> dict[str, Any]:
         """How well the model ranks the held-out targets, beside popularity and item-KNN.
 
@@ -112,19 +114,22 @@ class Recommender:
             test: histories and targets; by default the run's own test part.
             protocol: "full" (the whole catalogue) or "sampled" (100 negatives).
             seed: of the intervals and of the sampled negatives.
+            request_time: whether the model may know when each target was asked for, where it reads
+                that.
 
         Returns:
-            The report of `evaluation.protocol.report`, with `split`.
+            The report of `evaluation.protocol.report`, with `split`, and with `request_time`, True
+            where the model knew when each target was asked for.
 
         Raises:
             RequestError: the run holds no test part, the protocol is unknown, or the histories are
                 over another vocabulary.
         """
-        return self._evaluated(test, protocol, seed)[0]
+        return self._evaluated(test, protocol, seed, request_time)[0]
 
     def with_report(self, test: HeldOut | None = None) -> "Recommender":
         """The same recommender whose run carries the full report and every user's rank."""
-        report, ranking = self._evaluated(test, protocols.FULL, 0)
+        report, ranking = self._evaluated(test, protocols.FULL, 0, request_time=True)
         reported = copy(self)
         reported.run = replace(self.run, report=report, ranking=ranking)
         return reported
@@ -134,7 +139,7 @@ class Recommender:
         histories: Sequence[Sequence[Id]],
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         times: Sequence[Sequence[object]] | None = None,
         at: object = None,
     ) -> pl.DataFrame:
@@ -143,7 +148,8 @@ class Recommender:
         Args:
             histories: outside item ids, oldest first; unknown ones are skipped.
             k: 1..500.
-            exclude_seen: leave out the items of the history.
+            exclude_seen: leave out the items of the history; None: unless users of the run's log
+                come back to items.
             times: when each item of each history was taken, in the same lists: numbers in the unit
                 of the run's log, dates or datetimes, or either as text. None: not known.
             at: the moment at which it is asked, in any form of `times`; a list gives one for each
@@ -162,7 +168,12 @@ class Recommender:
         return self.recommend_histories(encoded, k, exclude_seen=exclude_seen, at=at)
 
     def recommend_histories(
-        self, histories: Histories, k: int = 10, *, exclude_seen: bool = True, at: object = None
+        self,
+        histories: Histories,
+        k: int = 10,
+        *,
+        exclude_seen: bool | None = None,
+        at: object = None,
     ) -> pl.DataFrame:
         """`recommend` for histories over this run's vocabulary, by their own user ids.
 
@@ -170,6 +181,8 @@ class Recommender:
         """
         check_k(k)
         self._check_vocabulary(histories)
+        if exclude_seen is None:
+            exclude_seen = not self.run.repeats
         if at is not None:
             histories = histories.asked(self.asked_at(at, histories.num_users))
         blocks = [
@@ -183,7 +196,7 @@ class Recommender:
         history: Sequence[Id],
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         times: Sequence[object] | None = None,
         at: object = None,
     ) -> Answer:
@@ -201,7 +214,7 @@ class Recommender:
         return Answer(strategy, unknown, rows.drop("user_id", "strategy"))
 
     def answer_user(
-        self, user_id: Id, k: int = 10, *, exclude_seen: bool = True, at: object = None
+        self, user_id: Id, k: int = 10, *, exclude_seen: bool | None = None, at: object = None
     ) -> Answer:
         """`answer` for one of the run's users, whose history and its times the run knows.
 
@@ -373,7 +386,7 @@ class Recommender:
         return frame
 
     def _evaluated(
-        self, test: HeldOut | None, protocol: str, seed: int
+        self, test: HeldOut | None, protocol: str, seed: int, request_time: bool
     ) -> tuple[dict[str, Any], Ranking]:
         split = self.run.split
         test = test or (split.test if split else None)
@@ -383,6 +396,9 @@ class Recommender:
                 "leave-one-out or global-time (in Python: fit the split, not split.train)"
             )
         self._check_vocabulary(test.histories)
+        if not request_time:
+            test = replace(test, histories=test.histories.asked(None))
+        is_time_known = ASKED_AT in self.model.wants and test.histories.asked_at is not None
         rank = protocols.ranker(protocol, self.run.item_counts > 0, seed)
         baselines, notes = self._baselines()
         ranking = rank(ModelScorer(self.model, self.run.item_counts), test)
@@ -395,13 +411,16 @@ class Recommender:
             seed=seed,
         )
         report["notes"] += notes
-        return {"split": split.kind if split else "none", **report}, ranking
+        if is_time_known:
+            report["notes"].append(protocols.REQUEST_TIME_NOTE)
+        kind = split.kind if split else "none"
+        return {"split": kind, "request_time": is_time_known, **report}, ranking
 
     def _baselines(self) -> tuple[dict[str, Scorer], list[str]]:
         """The baselines that the run's training histories allow, and why others are missing."""
         if self.run.split is None:
             return {}, ["no baselines: the run holds no histories"]
-        return usual_baselines(self.run.split.train)
+        return usual_baselines(self.run.split.train, repeats=self.run.repeats)
 
 
 def _title(frame: pl.DataFrame) -> list[str]:

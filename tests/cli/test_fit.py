@@ -262,3 +262,21 @@ def test_an_interrupted_training_exits_with_130_and_goes_on_with_resume(
     assert "epoch 1/100" not in outcome.err
     assert len(Recommender.load(target).run.training["epochs"]) == 100
     assert os.listdir(tmp_path) == ["new"]
+
+
+def test_repeats_and_whole_baskets_reach_the_split(command, no_training, log_file, tmp_path):
+    plain = command("fit", log_file, "--out", tmp_path / "plain")
+    assert plain.code == 0, plain.err
+    baskets = ["--split", "last-basket", "--repeats"]
+    for flags in (baskets, ["--split", "global-time", "--repeats"], ["--repeats"]):
+        name = f"run-{len(no_training)}"
+        outcome = command("fit", log_file, *flags, "--out", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+    splits = [call["split"] for call in no_training]
+    assert [split.kind for split in splits] == [
+        "leave-one-out",
+        "last-basket",
+        "global-time",
+        "leave-one-out",
+    ]
+    assert [split.repeats for split in splits] == [False, True, True, True]

@@ -17,6 +17,7 @@ from segue.data.splits import (
     HeldOut,
     Split,
     global_time,
+    last_basket,
     leave_one_out,
     no_split,
 )
@@ -367,3 +368,90 @@ def test_a_split_by_time_needs_times() -> None:
     histories = Histories.from_lists(vocabulary, [np.array([1, 2], np.int32)])
     with pytest.raises(DataError, match="these histories have no times to split by"):
         global_time(histories)
+
+
+# User 1: baskets {10, 20}, {30}, {40, 50, 40}, {10}; user 2: two baskets; user 3: three of one.
+BASKETS = log_of(
+    [
+        *((1, item, 1) for item in (10, 20)),
+        (1, 30, 2),
+        *((1, item, 3) for item in (40, 50, 40)),
+        (1, 10, 4),
+        *((2, item, time) for time in (1, 2) for item in (20, 30)),
+        *((3, item, time) for time, item in enumerate((20, 30, 60))),
+    ]
+)
+
+
+def rows_of(held_out: HeldOut | None) -> list[tuple[int, list[int], int]]:
+    """User, history and target of each row, in outside ids."""
+    assert held_out is not None
+    histories = held_out.histories
+    return [
+        (
+            user,
+            histories.vocabulary.decode(histories.items_of(row)).to_list(),
+            histories.vocabulary.decode(held_out.targets[row : row + 1])[0],
+        )
+        for row, user in enumerate(histories.user_ids.to_list())
+    ]
+
+
+def test_last_basket_holds_out_each_users_last_two_moments_whole() -> None:
+    split = last_basket(BASKETS)
+    assert outside(split.train) == {1: [10, 20, 30], 2: [20, 30, 20, 30], 3: [20]}
+    # Every item of a basket is a target once, from the history before the basket.
+    assert rows_of(split.validation) == [
+        (1, [10, 20, 30], 40),
+        (1, [10, 20, 30], 50),
+        (3, [20], 30),
+    ]
+    assert rows_of(split.test) == [(1, [10, 20, 30, 40, 50, 40], 10), (3, [20, 30], 60)]
+    assert rows_of(split.successive_test()) == rows_of(split.test)
+    assert "2 users hold out 4 interactions for validation and 2 for test; 1 with" in split.notes[0]
+
+
+@given(rows_strategy)
+def test_last_basket_is_leave_one_out_where_times_differ(rows: list[Row]) -> None:
+    distinct = list({(user, time): (user, item, time) for user, item, time in rows}.values())
+    log = log_of(distinct)
+    try:
+        expected = leave_one_out(log)
+    except DataError:
+        with pytest.raises(DataError, match="no user has the 3 baskets"):
+            last_basket(log)
+        return
+    found = last_basket(log)
+    assert found.parts.tolist() == expected.parts.tolist()
+    assert rows_of(found.test) == rows_of(expected.test)
+
+
+def test_a_user_is_drawn_and_chosen_with_all_targets() -> None:
+    validation = last_basket(BASKETS).validation
+    assert validation is not None
+    assert [row[2] for row in rows_of(validation.only(pl.Series(["1"])))] == [40, 50]
+    assert {len(rows_of(validation.sample(1, seed))) for seed in range(20)} == {1, 2}
+
+
+@pytest.mark.parametrize("parts", [[0, 0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1, 2]])
+def test_a_cut_basket_and_a_second_one_are_refused(parts: list[int]) -> None:
+    histories = Histories.from_log(
+        log_of(
+            [
+                (1, item, time)
+                for item, time in [(10, 1), (20, 1), (30, 2), (40, 3), (50, 3), (60, 3), (10, 4)]
+            ]
+        )
+    )
+    with pytest.raises(DataError, match="cuts one of user 1 in two or takes several"):
+        Split("last-basket", histories, np.array(parts, np.uint8))
+
+
+def test_what_is_held_out_says_whether_items_repeat() -> None:
+    for cut in (leave_one_out, last_basket, no_split):
+        assert cut(BASKETS, repeats=True).repeats
+        assert not cut(BASKETS).repeats
+    assert global_time(BASKETS, validation_from=2, test_from=3, repeats=True).repeats
+    split = leave_one_out(BASKETS, repeats=True)
+    assert split.validation.repeats
+    assert split.test.take(np.array([0])).repeats

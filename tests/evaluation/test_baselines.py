@@ -19,6 +19,8 @@ from segue.evaluation import baselines
 from segue.evaluation.baselines import (
     ItemKNN,
     LastItemTransition,
+    OwnFrequency,
+    OwnRecency,
     Popularity,
     RecentPopularity,
     usual_baselines,
@@ -194,3 +196,22 @@ def test_the_usual_baselines_are_those_that_the_log_allows(monkeypatch: pytest.M
     found, notes = usual_baselines(histories_of([[1, 2]]))
     assert list(found) == ["popularity", "last_item"]
     assert [note.split(":")[0] for note in notes] == ["no recent_popularity", "no item_knn"]
+
+
+@given(logs, logs)
+def test_own_items_come_first_by_count_or_by_recency(train: Lists, asked: Lists) -> None:
+    flat = [item for history in train for item in history]
+    popularity = [flat.count(item) for item in range(7)]
+    frequency = scores_of(OwnFrequency(histories_of(train)), asked)
+    recency = scores_of(OwnRecency(histories_of(train)), asked)
+    for row, history in enumerate(asked):
+        own = sorted(set(history))
+        others = [item for item in range(1, 7) if item not in own]
+        for scores in (frequency[row], recency[row]):
+            assert same_order(scores[others], [popularity[item] for item in others])
+            if own and others:
+                assert scores[own].min() > scores[others].max()
+        by_count = sorted(own, key=lambda item: (history.count(item), popularity[item], item))
+        assert (np.diff(frequency[row][by_count]) > 0).all()
+        by_last = sorted(own, key=lambda item: len(history) - history[::-1].index(item))
+        assert (np.diff(recency[row][by_last]) > 0).all()

@@ -61,7 +61,7 @@ def test_a_target_tied_with_others_ranks_behind_all_of_them() -> None:
 def test_items_seen_before_are_no_candidates_unless_asked_for() -> None:
     held_out, scorer = held_out_of([[1, 2, 1]], [3], num_items=4), table([9, 9, 5, 1])
     assert rank_full(scorer, held_out).ranks.tolist() == [1]
-    with_seen = rank_full(scorer, held_out, exclude_seen=False)
+    with_seen = rank_full(scorer, replace(held_out, repeats=True))
     assert with_seen.ranks.tolist() == [3]
     assert with_seen.candidates.tolist() == [4]
 
@@ -86,7 +86,7 @@ def test_a_target_seen_before_is_a_miss() -> None:
     held_out, scorer = held_out_of([[1, 2]], [2], num_items=3), table([0, 9, 1])
     assert rank_full(scorer, held_out).ranks.tolist() == [0]
     assert rank_sampled(scorer, held_out).ranks.tolist() == [0]
-    assert rank_full(scorer, held_out, exclude_seen=False).ranks.tolist() == [1]
+    assert rank_full(scorer, replace(held_out, repeats=True)).ranks.tolist() == [1]
 
 
 @pytest.mark.parametrize("rank", [rank_full, rank_sampled])
@@ -141,7 +141,9 @@ def test_the_full_ranking_agrees_with_sorting_each_users_catalogue(
     held_out, scorer, is_trained = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "BLOCK_BYTES", block_bytes)
-        ranking = rank_full(scorer, held_out, is_trained=is_trained, exclude_seen=exclude_seen)
+        ranking = rank_full(
+            scorer, replace(held_out, repeats=not exclude_seen), is_trained=is_trained
+        )
     for user in range(held_out.num_users):
         target, scores = int(held_out.targets[user]), scorer.scores[user].tolist()
         seen = set(held_out.histories.items_of(user).tolist()) if exclude_seen else set()
@@ -244,7 +246,8 @@ def test_the_report_notes_what_lowers_the_figures() -> None:
     notes = report(ranking, held_out, is_trained=is_trained)["notes"]
     assert notes == [
         "1 of 4 users have a target that was never trained on: a miss",
-        "1 of 4 users have a target that they had seen before: a miss",
+        "1 of 4 users have a target that they had seen before: a miss "
+        "(--repeats makes it a candidate)",
         "2 of 4 users have an empty history",
     ]
 
@@ -259,7 +262,8 @@ def test_targets_of_the_same_user_are_counted_apart_from_the_users() -> None:
     # Whole users are drawn: a twice, a and b, or b twice.
     assert result["intervals"]["hr@1"] == [0.0, 1.0]
     assert result["notes"] == [
-        "1 of 3 histories, one for each target, have a target that they had seen before: a miss"
+        "1 of 3 histories, one for each target, have a target that they had seen before: a miss "
+        "(--repeats makes it a candidate)"
     ]
 
 

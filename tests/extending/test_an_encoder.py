@@ -3,18 +3,16 @@
 from typing import ClassVar, Literal
 
 import keras
-import numpy as np
-import polars as pl
 import pytest
 from keras import ops
 
 import segue
 from segue.config import ENCODERS, Config, ModelConfig, TrainingConfig
-from segue.data.log import InteractionLog
+from segue.data.synthetic import paced_log
 from segue.data.times import UNKNOWN_TIME
 from segue.testing.encoders import check_encoder
 
-ITEMS, HOUR, DAY = 60, 3_600, 86_400
+DAY = 86_400
 START = 1_700_000_000  # November 2023 in Unix seconds
 
 
@@ -24,13 +22,16 @@ class GapConfig(ModelConfig):
     encoder: Literal["gap"] = "gap"
     buckets: int = 24
 
+    @property
+    def wants(self):
+        return ("timestamps", "asked_at")
+
 
 @ENCODERS.register("gap")
 class GapEncoder(keras.layers.Layer):
     """The state after an item: the item, and how long ago it was when the next is asked for."""
 
     Settings: ClassVar[type[ModelConfig]] = GapConfig
-    wants = ("timestamps", "asked_at")
 
     def __init__(self, settings: GapConfig, seed: int) -> None:
         super().__init__(name="encoder")
@@ -60,29 +61,13 @@ class GapEncoder(keras.layers.Layer):
         return ops.take_along_axis(states, positions[:, None, None], axis=1)[:, 0]
 
 
-def made_log() -> InteractionLog:
-    """Within the hour the next item is one further, after days it is five further."""
-    random = np.random.default_rng(0)
-    rows = []
-    for user in range(300):
-        item, time = int(random.integers(ITEMS)), START
-        for _ in range(10):
-            rows.append((user, item + 1, time))
-            is_soon = random.random() < 0.5
-            time += int(random.integers(60, HOUR) if is_soon else random.integers(2, 9) * DAY)
-            item = (item + (1 if is_soon else 5)) % ITEMS
-    columns = zip(*rows, strict=True)
-    names = ("user_id", "item_id", "timestamp")
-    return InteractionLog(pl.DataFrame(dict(zip(names, map(list, columns), strict=True))))
-
-
 @pytest.fixture(scope="module")
 def recommender() -> segue.Recommender:
     config = Config(
         model=ModelConfig(encoder="gap", max_length=10, width=16, dropout=0.0),
         training=TrainingConfig(epochs=20, batch_size=16, learning_rate=0.01, validate_every=10),
     )
-    return segue.fit(segue.leave_one_out(made_log()), preset=config)
+    return segue.fit(segue.leave_one_out(paced_log(300, 60, 10)), preset=config)
 
 
 def next_item(recommender: segue.Recommender, gap: int) -> int:

@@ -29,6 +29,10 @@ class ClockConfig(ModelConfig):
 
     encoder: Literal["clock"] = "clock"
 
+    @property
+    def wants(self):
+        return ("timestamps", "asked_at")
+
 
 @ENCODERS.register("clock")
 class ClockEncoder(keras.layers.Layer):
@@ -39,7 +43,6 @@ class ClockEncoder(keras.layers.Layer):
     """
 
     Settings: ClassVar[type[ModelConfig]] = ClockConfig
-    wants = ("timestamps", "asked_at")
 
     def __init__(self, settings: ClockConfig, seed: int) -> None:
         super().__init__(name="encoder")

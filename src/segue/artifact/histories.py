@@ -48,12 +48,13 @@ class Cut(BaseModel):
     kind: str
     notes: tuple[str, ...]
     unit: TimeUnit | None = None  # version 0.1 did not write it: it is found from the times
+    repeats: bool = False
 
 
 def write_histories(path: Path, split: Split) -> None:
     """Write a split; what it needs of memory beyond the split's own is some blocks."""
     histories = split.histories
-    cut = Cut(kind=split.kind, notes=split.notes, unit=histories.unit)
+    cut = Cut(kind=split.kind, notes=split.notes, unit=histories.unit, repeats=split.repeats)
     schema = {
         USER.name: histories.user_ids.dtype,
         ITEM.name: histories.vocabulary.ids.dtype,
@@ -91,7 +92,7 @@ def read_histories(path: Path, vocabulary: Vocabulary) -> Split:
         weights=columns.get(WEIGHT.name),
         known_unit=cut.unit,
     )
-    return Split(cut.kind, histories, columns[PART], cut.notes)
+    return Split(cut.kind, histories, columns[PART], cut.notes, cut.repeats)
 
 
 def _blocks(split: Split) -> Iterator[pl.DataFrame]:

@@ -84,6 +84,11 @@ class Run:
     report: Mapping[str, Any]
 
     @property
+    def repeats(self) -> bool:
+        """Whether items of a history may be recommended again, as the log was split."""
+        return self.split is not None and self.split.repeats
+
+    @property
     def unit(self) -> TimeUnit:
         """Of the times of its log; an order where it carries no histories."""
         return TimeUnit.ORDER if self.split is None else self.split.histories.unit

@@ -21,6 +21,10 @@ def evaluate(
             help="Ask for each user's first test item, or for all of them one after another."
         ),
     ] = "first",
+    request_time: Annotated[
+        bool,
+        typer.Option(help="Whether the model may know when each target was asked for."),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run on its own test part.
@@ -32,7 +36,7 @@ def evaluate(
     recommender = Recommender.load(run)
     split = recommender.run.split
     test = split.successive_test() if split and targets == "all" else None
-    report = recommender.evaluate(test, protocol=protocol)
+    report = recommender.evaluate(test, protocol=protocol, request_time=request_time)
     if as_json:
         print_json(report)
     else:

@@ -64,9 +64,10 @@ class Recipe:
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the preset."),
     ] = None
     split: Annotated[
-        Literal["leave-one-out", "global-time", "none"],
+        Literal["leave-one-out", "last-basket", "global-time", "none"],
         typer.Option(
-            help="Hold out everyone's last two interactions, the last fifth of the log, or nothing."
+            help="Hold out everyone's last two interactions, everything of their last two moments, "
+            "the last fifth of the log, or nothing."
         ),
     ] = "leave-one-out"
     validation_from: Annotated[
@@ -88,6 +89,15 @@ class Recipe:
         typer.Option(metavar="FILE|N", help="Validate on these users, or on N drawn users."),
     ] = None
 
+    repeats: Annotated[
+        bool,
+        typer.Option(
+            "--repeats",
+            help="Users come back to items, as with groceries or music: items of a history may be "
+            "recommended again.",
+        ),
+    ] = False
+
     def config(self) -> "Config":
         """The preset with its changed settings."""
         from segue.config import load_preset
@@ -104,10 +114,17 @@ class Recipe:
 
         if self.split == splits.GLOBAL_TIME:
             return splits.global_time(
-                log, validation_from=self.validation_from, test_from=self.test_from
+                log,
+                validation_from=self.validation_from,
+                test_from=self.test_from,
+                repeats=self.repeats,
             )
-        cuts = {splits.LEAVE_ONE_OUT: splits.leave_one_out, splits.NO_SPLIT: splits.no_split}
-        return cuts[self.split](log)
+        cuts = {
+            splits.LEAVE_ONE_OUT: splits.leave_one_out,
+            splits.LAST_BASKET: splits.last_basket,
+            splits.NO_SPLIT: splits.no_split,
+        }
+        return cuts[self.split](log, repeats=self.repeats)
 
     def refuse_moments(self) -> None:
         """Refuse moments that the split would not read.

@@ -1,5 +1,6 @@
 """`segue recommend` and `segue similar`: what a run answers."""
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from segue.data.vocabulary import Vocabulary
-    from segue.recommender import Answer
+    from segue.recommender import Answer, Recommender
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,14 @@ class Question:
         str | None,
         typer.Option(
             metavar="TIME",
-            help="The moment at which it is asked: ISO 8601, or a number in the log's unit.",
+            help="The moment at which it is asked: ISO 8601, or a number in the log's unit; "
+            "by default now, where the log's times are moments.",
+        ),
+    ] = None
+    at_col: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="With --input: the column with the moment of each user."
         ),
     ] = None
 
@@ -57,6 +65,20 @@ class Question:
             )
         if (self.source is None) != (self.target is None):
             raise RequestError("--input and --output belong together; give both or neither")
+        if self.at_col is not None and self.source is None:
+            raise RequestError("--at-col names a column of --input; give --at without --input")
+        if self.at_col is not None and self.at is not None:
+            raise RequestError("--at and --at-col exclude each other; give one of them")
+
+    def moment(self, recommender: "Recommender") -> "str | pl.Expr | None":
+        """When it is asked: as given, else now; None where the log's times are no moments."""
+        if self.at_col is not None:
+            import polars as pl
+
+            return pl.col(self.at_col)
+        if self.at is not None or not recommender.run.unit.is_moment:
+            return self.at
+        return dt.datetime.now(dt.UTC).isoformat()
 
 
 def recommend(
@@ -76,6 +98,7 @@ def recommend(
 
     question.check()
     recommender = Recommender.load(run)
+    at = question.moment(recommender)
     if question.source is not None and question.target is not None:
         from segue.bulk import recommend_file
 
@@ -84,7 +107,7 @@ def recommend(
             question.source,
             question.target,
             k,
-            at=question.at,
+            at=at,
             force=force,
             on_progress=lambda rows: note(f"{rows:,} recommendations written"),
             **asdict(columns),
@@ -93,10 +116,10 @@ def recommend(
     elif question.history is not None:
         texts = [text.strip() for text in question.history.split(",") if text.strip()]
         history = _ids(texts, recommender.vocabulary)
-        answer = recommender.answer(history, k, at=question.at)
+        answer = recommender.answer(history, k, at=at)
         _print_answer(answer, len(history), k, as_json)
     else:
-        answer = recommender.answer_user(question.user or "", k, at=question.at)
+        answer = recommender.answer_user(question.user or "", k, at=at)
         _print_answer(answer, 0, k, as_json)
 
 

@@ -105,6 +105,11 @@ class ModelConfig(ChosenSection):
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
 
     @property
+    def wants(self) -> tuple[str, ...]:
+        """The columns that the encoder reads beside `item_ids`: "timestamps", "asked_at"."""
+        return ()
+
+    @property
     def width_unit(self) -> int:
         """What the width must be a multiple of."""
         return 1

@@ -14,14 +14,16 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
+from segue.data.ids import compared_as
 from segue.data.log import InteractionLog
 from segue.data.times import as_moment
 from segue.errors import DataError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PART_NAMES = ("train", "validation", "test")
-LEAVE_ONE_OUT, GLOBAL_TIME, NO_SPLIT = "leave-one-out", "global-time", "none"
-MIN_LEAVE_ONE_OUT = 3
+LEAVE_ONE_OUT, LAST_BASKET = "leave-one-out", "last-basket"
+GLOBAL_TIME, NO_SPLIT = "global-time", "none"
+MIN_LEAVE_ONE_OUT = 3  # interactions, or baskets
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
 # Of all histories together: 4 GB, at up to 20 bytes each.
 MAX_SUCCESSIVE_ITEMS = 200_000_000
@@ -31,7 +33,7 @@ MAX_SUCCESSIVE_ITEMS = 200_000_000
 class HeldOut:
     """What an evaluation ranks: users, each with a history and the item that followed.
 
-    Where each later item of a user is a target, that user stands there once for each of them.
+    A user with several targets has one row for each of them.
 
     Attributes:
         part: "validation" or "test".
@@ -40,12 +42,14 @@ class HeldOut:
         targets: int32[users], dense.
         is_trained_user: bool[users], True where the user has training interactions; None where
             that is not known.
+        repeats: Whether an item of the history may be the target; else it is no candidate.
     """
 
     part: str
     histories: Histories
     targets: npt.NDArray[np.int32]
     is_trained_user: npt.NDArray[np.bool_] | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         num_items = self.histories.vocabulary.num_items
@@ -76,6 +80,7 @@ class HeldOut:
             self.histories.take(users),
             self.targets[users],
             None if is_trained is None else is_trained[users],
+            self.repeats,
         )
 
     def only(self, user_ids: pl.Series) -> Self:
@@ -84,8 +89,9 @@ class HeldOut:
         Raises:
             DataError: None of them is held out.
         """
-        indices = self.histories.indices_of(user_ids)
-        users = np.unique(indices[indices >= 0])
+        own_ids = self.histories.user_ids
+        wanted = compared_as(user_ids, own_ids.dtype).drop_nulls()
+        users = np.flatnonzero(own_ids.is_in(wanted.implode()).to_numpy())
         if not users.size:
             raise DataError(
                 f"none of the {len(user_ids):,} users asked for is held out for {self.part}; "
@@ -94,12 +100,16 @@ class HeldOut:
         return self.take(users)
 
     def sample(self, n: int, seed: int) -> Self:
-        """`n` users drawn without replacement, in the order they have here; all if fewer."""
+        """`n` users drawn without replacement, in the order they have here; all if fewer.
+
+        A user with several targets is drawn with all of them.
+        """
         if n < 1:
             raise DataError(f"a sample of {n} users is none; ask for at least 1")
-        size = min(n, self.num_users)
-        drawn = np.random.default_rng(seed).choice(self.num_users, size, replace=False)
-        return self.take(np.sort(drawn))
+        owners = np.arange(self.num_users) if self.owners is None else self.owners
+        num_owners = int(owners.max()) + 1
+        drawn = np.random.default_rng(seed).choice(num_owners, min(n, num_owners), replace=False)
+        return self.take(np.flatnonzero(np.isin(owners, drawn)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +117,12 @@ class Split:
     """A log in three parts. Making one checks that no part knows what comes after it.
 
     Attributes:
-        kind: "leave-one-out", "global-time" or "none".
+        kind: "leave-one-out", "last-basket", "global-time" or "none".
         histories: All of the log.
         parts: uint8[interactions], beside the histories: TRAIN, VALIDATION or TEST.
         notes: One line each: how the log was cut, with counts.
+        repeats: Whether users come back to items, as with groceries or music, so that an item of
+            the history may be recommended again.
 
     Raises:
         DataError: The parts leak, or contradict the kind.
@@ -120,10 +132,12 @@ class Split:
     histories: Histories
     parts: npt.NDArray[np.uint8]
     notes: tuple[str, ...] = ()
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         checks = {
             LEAVE_ONE_OUT: self._refuse_more_than_one,
+            LAST_BASKET: self._refuse_cut_baskets,
             GLOBAL_TIME: self._refuse_later_before,
             NO_SPLIT: self._refuse_any_held_out,
         }
@@ -144,13 +158,19 @@ class Split:
 
     @cached_property
     def validation(self) -> HeldOut | None:
-        """The first validation item of each user who has one; None where nobody has."""
-        return self._first_held_out(VALIDATION)
+        """The first validation item of each user who has one; None where nobody has.
+
+        Where whole baskets are held out, every item of the basket.
+        """
+        return self._held_out_part(VALIDATION)
 
     @cached_property
     def test(self) -> HeldOut | None:
-        """The first test item of each user who has one, validation part of the history."""
-        return self._first_held_out(TEST)
+        """The first test item of each user who has one, validation part of the history.
+
+        Where whole baskets are held out, every item of the basket.
+        """
+        return self._held_out_part(TEST)
 
     def successive_test(self) -> HeldOut | None:
         """Every test item one after another, each with all before it as the history.
@@ -165,32 +185,52 @@ class Split:
         Raises:
             DataError: The histories hold too many items together.
         """
+        if self.kind == LAST_BASKET:  # nothing of a basket is known before the rest of it
+            return self.test
         places = np.flatnonzero(self.parts == TEST)
-        lengths = places - self.histories.offsets[self.histories.users[places]]
-        if lengths.sum() > MAX_SUCCESSIVE_ITEMS:
-            raise DataError(
-                f"{len(places):,} test items with {lengths.sum():,} items before them exceed the "
-                f"limit of {MAX_SUCCESSIVE_ITEMS:,}; take each user's first one, or a later moment"
-            )
-        return self._held_out(TEST, places)
+        return self._held_out(TEST, places, places)
 
-    def _first_held_out(self, part: int) -> HeldOut | None:
+    def _held_out_part(self, part: int) -> HeldOut | None:
         places = np.flatnonzero(self.parts == part)
-        firsts = np.unique(self.histories.users[places], return_index=True)[1]
-        return self._held_out(part, places[firsts])
+        users = self.histories.users[places]
+        firsts, of_user = np.unique(users, return_index=True, return_inverse=True)[1:]
+        if self.kind != LAST_BASKET:
+            return self._held_out(part, places[firsts], places[firsts])
+        basket_items = np.stack([users, self.histories.item_ids[places]])
+        distinct = np.sort(np.unique(basket_items, axis=1, return_index=True)[1])
+        return self._held_out(part, places[distinct], places[firsts][of_user][distinct])
 
-    def _held_out(self, part: int, places: npt.NDArray[np.intp]) -> HeldOut | None:
-        """The items at these places as targets, None where there are none."""
+    def _held_out(
+        self, part: int, places: npt.NDArray[np.intp], ends: npt.NDArray[np.intp]
+    ) -> HeldOut | None:
+        """The items at these places as targets, None where there are none.
+
+        Args:
+            part: VALIDATION or TEST.
+            places: int64[targets], of the targets in the flat arrays.
+            ends: int64[targets], up to but without which the history of each goes.
+
+        Raises:
+            DataError: The histories hold too many items together.
+        """
         if not places.size:
             return None
         users = self.histories.users[places]
+        size = int((ends - self.histories.offsets[users]).sum())
+        if size > MAX_SUCCESSIVE_ITEMS:
+            raise DataError(
+                f"{len(places):,} {PART_NAMES[part]} items with {size:,} items before them exceed "
+                f"the limit of {MAX_SUCCESSIVE_ITEMS:,}; take each user's first one, or a later "
+                f"moment"
+            )
         seconds = self.histories.seconds
-        before = self.histories.take_until(users, places)
+        before = self.histories.take_until(users, ends)
         return HeldOut(
             PART_NAMES[part],
             before.asked(None if seconds is None else seconds[places]),
             self.histories.item_ids[places],
             self.train.lengths[users] > 0,
+            self.repeats,
         )
 
     def _refuse_disorder(self) -> None:
@@ -220,6 +260,21 @@ class Split:
                 f"{self.histories.user_ids[user]!r}; split the log again"
             )
 
+    def _refuse_cut_baskets(self) -> None:
+        """What is held out of a user is two whole baskets, the last but one and the last."""
+        users, times = self.histories.users, _times_of(self.histories)
+        is_same_user = users[1:] == users[:-1]
+        is_same_time = times[1:] == times[:-1]
+        is_same_part = self.parts[1:] == self.parts[:-1]
+        is_held_out = self.parts[1:] != TRAIN
+        is_wrong = is_same_user & is_held_out & (is_same_time != is_same_part)
+        if is_wrong.any():
+            user = self.histories.user_ids[int(users[1:][is_wrong][0])]
+            raise DataError(
+                f"last-basket holds out whole baskets, one for validation and one for test, but "
+                f"cuts one of user {user!r} in two or takes several; split the log again"
+            )
+
     def _refuse_later_before(self) -> None:
         all_times = _times_of(self.histories)
         times = [all_times[self.parts == part] for part in range(len(PART_NAMES))]
@@ -239,10 +294,14 @@ class Split:
             )
 
 
-def leave_one_out(log: InteractionLog | Histories) -> Split:
+def leave_one_out(log: InteractionLog | Histories, *, repeats: bool = False) -> Split:
     """Each user's last interaction to test, the one before to validate, the rest to train.
 
     Users with fewer than 3 interactions stay in training whole, and the notes count them.
+
+    Args:
+        log: Any log.
+        repeats: As of `Split`.
 
     Raises:
         DataError: No user has 3 interactions.
@@ -267,11 +326,54 @@ def leave_one_out(log: InteractionLog | Histories) -> Split:
     ]
     if num_tied:
         notes.append(f"ties in time: for {num_tied:,} users the log's order decides what that is")
-    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes))
+    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes), repeats)
+
+
+def last_basket(log: InteractionLog | Histories, *, repeats: bool = False) -> Split:
+    """Each user's last basket to test, the one before to validate, the rest to train.
+
+    A basket is everything that a user took at one time. Each of its items is a target, and the
+    history ends before the basket. Users with fewer than 3 baskets stay in training whole, and the
+    notes count them.
+
+    Args:
+        log: Any log.
+        repeats: As of `Split`.
+
+    Raises:
+        DataError: No user has 3 baskets, or the histories have no times.
+    """
+    histories = _histories(log)
+    users, times = histories.users, _times_of(histories)
+    is_first = np.ones(len(users), np.bool_)  # of its basket
+    is_first[1:] = (users[1:] != users[:-1]) | (times[1:] != times[:-1])
+    basket = np.cumsum(is_first) - 1
+    baskets_of_user = np.bincount(users[is_first], minlength=histories.num_users)
+    from_the_end = np.cumsum(baskets_of_user)[users] - 1 - basket
+    is_held_out = baskets_of_user >= MIN_LEAVE_ONE_OUT
+    if not is_held_out.any():
+        raise DataError(
+            f"no user has the {MIN_LEAVE_ONE_OUT} baskets that last-basket needs; the most that "
+            f"a user has is {baskets_of_user.max(initial=0)}: use another split or a longer log"
+        )
+    parts = np.where(is_held_out[users], np.maximum(TEST - from_the_end, TRAIN), TRAIN)
+    parts = parts.astype(np.uint8)
+    counts = np.bincount(parts, minlength=len(PART_NAMES))
+    notes = (
+        f"last-basket: {np.count_nonzero(is_held_out):,} users hold out {counts[VALIDATION]:,} "
+        f"interactions for validation and {counts[TEST]:,} for test; "
+        f"{np.count_nonzero(~is_held_out):,} with fewer than {MIN_LEAVE_ONE_OUT} baskets stay in "
+        f"training",
+    )
+    return Split(LAST_BASKET, histories, parts, notes, repeats)
 
 
 def global_time(
-    log: InteractionLog | Histories, *, validation_from: Any = None, test_from: Any = None
+    log: InteractionLog | Histories,
+    *,
+    validation_from: Any = None,
+    test_from: Any = None,
+    repeats: bool = False,
 ) -> Split:
     """Cut the log at two moments: everything at or after `test_from` is test, and so on.
 
@@ -280,6 +382,7 @@ def global_time(
         validation_from, test_from: Numbers in the log's unit, dates or datetimes (UTC where they
             have no zone), or either as text. By default the times that 80% and 90% of the
             interactions come before.
+        repeats: As of `Split`.
 
     Raises:
         DataError: The moments are not in order, or one of the three parts would be empty.
@@ -307,14 +410,14 @@ def global_time(
         f"global-time: {counts[0]:,} interactions before {starts[0]} train, {counts[1]:,} before "
         f"{starts[1]} validate, {counts[2]:,} from then on test",
     )
-    return Split(GLOBAL_TIME, histories, parts, notes)
+    return Split(GLOBAL_TIME, histories, parts, notes, repeats)
 
 
-def no_split(log: InteractionLog | Histories) -> Split:
-    """Everything trains; nothing can be evaluated."""
+def no_split(log: InteractionLog | Histories, *, repeats: bool = False) -> Split:
+    """Everything trains; nothing can be evaluated. `repeats` is as of `Split`."""
     histories = _histories(log)
     parts = np.zeros(histories.num_interactions, np.uint8)
-    return Split(NO_SPLIT, histories, parts, ("no split: every interaction trains",))
+    return Split(NO_SPLIT, histories, parts, ("no split: every interaction trains",), repeats)
 
 
 def _histories(log: InteractionLog | Histories) -> Histories:

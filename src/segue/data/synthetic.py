@@ -11,6 +11,7 @@ from segue.errors import DataError
 ZIPF_EXPONENT = 1.0
 ACTIVITY_SIGMA = 1.0
 FIRST_SECOND = 1_000_000_000
+HOUR, DAY = 3_600, 86_400  # in seconds
 NUM_SECONDS = 3 * 365 * 24 * 3600
 
 
@@ -50,6 +51,34 @@ def markov_log(
         np.tile(steps, num_users),
         f"made: {num_users:,} users who walk {interactions_per_user:,} steps along a cycle of "
         f"{num_items:,} items, certainty {certainty:g}, seed {seed}",
+    )
+
+
+def paced_log(
+    num_users: int, num_items: int, interactions_per_user: int, *, seed: int = 0
+) -> InteractionLog:
+    """Users whose next item depends on how long they wait for it.
+
+    After up to an hour it is the item one further, after two to eight days the one five further;
+    half of the waits are of either kind. Timestamps are Unix seconds.
+
+    Raises:
+        DataError: A size below 1.
+    """
+    _refuse_empty(
+        num_users=num_users, num_items=num_items, interactions_per_user=interactions_per_user
+    )
+    rng = np.random.default_rng(seed)
+    shape = (num_users, interactions_per_user)
+    is_soon = rng.random(shape) < 0.5
+    waits = np.where(is_soon, rng.integers(60, HOUR, shape), rng.integers(2, 9, shape) * DAY)
+    steps = np.where(is_soon, 1, 5)
+    waits[:, 0], steps[:, 0] = 0, rng.integers(num_items, size=num_users)
+    return _log(
+        np.repeat(np.arange(1, num_users + 1), interactions_per_user),
+        (np.cumsum(steps, axis=1) % num_items + 1).ravel(),
+        (FIRST_SECOND + np.cumsum(waits, axis=1)).ravel(),
+        f"made: {num_users:,} users whose next item depends on how long they wait, seed {seed}",
     )
 
 

@@ -3,6 +3,8 @@
 All learn from the training histories at once, without settings to tune but ItemKNN's neighbours.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
@@ -95,6 +97,38 @@ class LastItemTransition:
         return scores
 
 
+class OwnFrequency:
+    """A user's own items in the order of how often they occur in the history; then popularity."""
+
+    def __init__(self, train: Histories) -> None:
+        self._popularity = _ordered(train.item_counts())
+
+    def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
+        """float32[rows, num_items + 1]."""
+        rows, item_ids, _ = _items_of(histories, users)
+        columns = len(self._popularity)
+        pairs, counts = np.unique(rows * columns + item_ids, return_counts=True)
+        popularity = self._popularity[pairs % columns]
+        keys = (popularity, counts, pairs // columns)
+        return _own_first(pairs, keys, self._popularity, len(histories.lengths[users]))
+
+
+class OwnRecency:
+    """A user's own items, the most recent first; then popularity."""
+
+    def __init__(self, train: Histories) -> None:
+        self._popularity = _ordered(train.item_counts())
+
+    def score(self, histories: Histories, users: slice) -> npt.NDArray[np.float32]:
+        """float32[rows, num_items + 1]."""
+        rows, item_ids, places = _items_of(histories, users)
+        columns = len(self._popularity)
+        # The first of the reversed occurrences is the last one.
+        pairs, last = np.unique((rows * columns + item_ids)[::-1], return_index=True)
+        keys = (places[::-1][last], pairs // columns)
+        return _own_first(pairs, keys, self._popularity, len(histories.lengths[users]))
+
+
 class ItemKNN:
     """The sum, over the items of a user's history, of their similarity to the item scored.
 
@@ -130,8 +164,15 @@ class ItemKNN:
         return scores
 
 
-def usual_baselines(train: Histories) -> tuple[dict[str, Scorer], list[str]]:
-    """The baselines that these training histories allow, and a line for each that they do not."""
+def usual_baselines(
+    train: Histories, *, repeats: bool = False
+) -> tuple[dict[str, Scorer], list[str]]:
+    """The baselines that these training histories allow, and a line for each that they do not.
+
+    Args:
+        train: What they learn from.
+        repeats: Whether items of a history may be recommended again: with a user's own items.
+    """
     baselines: dict[str, Scorer] = {"popularity": Popularity(train)}
     notes = []
     if unix_seconds(train.timestamps, train.unit) is None:
@@ -144,6 +185,8 @@ def usual_baselines(train: Histories) -> tuple[dict[str, Scorer], list[str]]:
         notes.append(f"no item_knn: more than {MAX_KNN_ITEMS:,} items")
     else:
         baselines["item_knn"] = ItemKNN(train)
+    if repeats:
+        baselines |= {"own_frequency": OwnFrequency(train), "own_recency": OwnRecency(train)}
     return baselines, notes
 
 
@@ -153,6 +196,41 @@ def _ordered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     float32 holds the integers only up to 2^24, and larger counts would tie that differ.
     """
     return np.unique(counts, return_inverse=True)[1].astype(np.float32)
+
+
+def _items_of(
+    histories: Histories, users: slice
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row, item and place of each interaction of these users, int64[interactions] each."""
+    lengths = histories.lengths[users]
+    first = histories.offsets[users.start]
+    places = np.arange(first, first + lengths.sum())
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    return rows, histories.item_ids[places].astype(np.int64), places
+
+
+def _own_first(
+    pairs: npt.NDArray[np.int64],
+    keys: tuple[npt.NDArray[Any], ...],
+    popularity: npt.NDArray[np.float32],
+    num_rows: int,
+) -> npt.NDArray[np.float32]:
+    """float32[num_rows, num_items + 1]: popularity, and above it each row's own items.
+
+    Args:
+        pairs: int64[n], row * (num_items + 1) + item of each of the rows' own items, distinct.
+        keys: [n] each, what orders a row's own items ascending, the least important first; the
+            last is the row.
+        popularity: float32[num_items + 1], whole numbers up to num_items.
+        num_rows: How many rows.
+    """
+    columns = len(popularity)
+    scores = np.tile(popularity, (num_rows, 1))
+    order = np.lexsort(keys)
+    rows = pairs[order] // columns
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    scores[rows, pairs[order] % columns] = columns + places
+    return scores
 
 
 def user_items(histories: Histories, users: slice) -> sp.csr_array:

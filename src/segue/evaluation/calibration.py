@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segue.data.splits import HeldOut
 from segue.errors import DataError, RequestError
-from segue.evaluation.protocol import Scorer, blocks_of, unseen
+from segue.evaluation.protocol import Scorer, blocks_of, candidate_mask
 from segue.retrieval.selection import top_k
 
 Floats = npt.NDArray[np.float64]
@@ -59,8 +59,8 @@ class Reliability:
 def top_probabilities(scorer: Scorer, held_out: HeldOut, k: int = 10) -> tuple[Floats, Mask]:
     """The probabilities of each user's best k items, and which of the items is the target.
 
-    The softmax of the scores over all items that are not in the history, as such items are not
-    recommended; in float64, from the greatest score on, so that nothing overflows.
+    The softmax of the scores over all candidates, as other items are not recommended; in float64,
+    from the greatest score on, so that nothing overflows.
 
     Args:
         scorer: Whose scores are logarithms of probabilities, but for a constant.
@@ -76,7 +76,7 @@ def top_probabilities(scorer: Scorer, held_out: HeldOut, k: int = 10) -> tuple[F
     probabilities = np.zeros((held_out.num_users, k))
     is_target = np.zeros((held_out.num_users, k), np.bool_)
     for users in blocks_of(held_out):
-        is_candidate = unseen(held_out, users, exclude_seen=True)
+        is_candidate = candidate_mask(held_out, users)
         scores = np.where(is_candidate, scorer.score(held_out.histories, users), -np.inf)
         items, best = top_k(scores.astype(np.float32, copy=False), k)
         greatest = best[:, :1].astype(np.float64)

@@ -76,6 +76,8 @@ def refuse_other_held_out(name: str, first: HeldOut, other_name: str, other: Hel
 
 def _what_differs(first: HeldOut, other: HeldOut) -> str | None:
     ours, theirs = first.histories, other.histories
+    if first.repeats != other.repeats:
+        return "only one of them ranks the items of a history again (--repeats)"
     if not _same_text(ours.user_ids, theirs.user_ids):
         return f"its {theirs.num_users:,} test users are not the same {ours.num_users:,}"
     if not _same_text(_sorted_text(ours.vocabulary.ids), _sorted_text(theirs.vocabulary.ids)):

@@ -14,7 +14,7 @@ from segue.data.histories import Histories
 from segue.data.labels import labels_of
 from segue.data.splits import HeldOut
 from segue.errors import DataError, RequestError
-from segue.evaluation.protocol import Scorer, blocks_of, unseen
+from segue.evaluation.protocol import Scorer, blocks_of, candidate_mask
 from segue.retrieval.selection import top_k
 
 Lists = npt.NDArray[np.int32]
@@ -30,7 +30,7 @@ def top_lists(
     *,
     is_trained: npt.NDArray[np.bool_] | None = None,
 ) -> Lists:
-    """The best k items for each user, without those of the history, scored in blocks.
+    """The best k candidates for each user, scored in blocks.
 
     Args:
         scorer: What recommends.
@@ -43,7 +43,7 @@ def top_lists(
     k = min(k, held_out.histories.vocabulary.num_items)
     lists = np.zeros((held_out.num_users, k), np.int32)
     for users in blocks_of(held_out):
-        is_candidate = unseen(held_out, users, exclude_seen=True)
+        is_candidate = candidate_mask(held_out, users)
         if is_trained is not None:
             is_candidate &= is_trained
         scores = np.where(is_candidate, scorer.score(held_out.histories, users), -np.inf)

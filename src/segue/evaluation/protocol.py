@@ -1,8 +1,9 @@
 """Protocols: the place of each user's target among the candidates, and the report of an evaluation.
 
-In both protocols padding is never a candidate, items seen before are excluded, and ties count
-against the scorer: a target tied with m others ranks behind them. A target that was never trained
-on, or that is itself excluded, is a miss (rank 0); its user is counted like any other.
+In both protocols padding is never a candidate, and items seen before are none unless the held-out
+part says that users come back to items. Ties count against the scorer: a target tied with m others
+ranks behind them. A target that was never trained on, or that is itself excluded, is a miss (rank
+0); its user is counted like any other.
 
 Users are scored in blocks, so that users x items never exists at once.
 """
@@ -25,6 +26,10 @@ from segue.evaluation.trained import Groups, by_training
 BLOCK_BYTES = 64 * 2**20
 NUM_NEGATIVES = 100
 FULL, SAMPLED = "full", "sampled"
+REQUEST_TIME_NOTE = (
+    "the model knew when each target was asked for; compare it only with figures of models that "
+    "knew it too"
+)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -62,7 +67,6 @@ def rank_full(
     held_out: HeldOut,
     *,
     is_trained: Mask | None = None,
-    exclude_seen: bool = True,
 ) -> Ranking:
     """Rank each target among the whole catalogue.
 
@@ -70,14 +74,13 @@ def rank_full(
         scorer: What is evaluated.
         held_out: Users, their histories and targets.
         is_trained: bool[num_items + 1], True where the item was trained on; by default all.
-        exclude_seen: Whether the items of a user's history are no candidates.
 
     Raises:
         DataError: A score of a candidate is not finite, or an array has the wrong shape.
     """
 
     def candidates_of(users: slice) -> Mask:
-        return unseen(held_out, users, exclude_seen)
+        return candidate_mask(held_out, users)
 
     return _rank(scorer, held_out, candidates_of, is_trained)
 
@@ -116,7 +119,7 @@ def rank_sampled(
     rng = np.random.default_rng(seed)
 
     def candidates_of(users: slice) -> Mask:
-        is_candidate = unseen(held_out, users, exclude_seen=True)
+        is_candidate = candidate_mask(held_out, users)
         return _sampled(is_candidate, held_out.targets[users], negatives, rng)
 
     return _rank(scorer, held_out, candidates_of, is_trained)
@@ -187,9 +190,10 @@ def _notes(
     is_known = _trained_items(held_out, is_trained)[targets]
     is_repeat = histories.item_ids == np.repeat(targets, histories.lengths)
     repeats = np.unique(histories.users[is_repeat]).size
+    repeated = "a candidate" if held_out.repeats else "a miss (--repeats makes it a candidate)"
     counts = {
         "a target that was never trained on: a miss": np.count_nonzero(~is_known),
-        "a target that they had seen before: a miss": repeats,
+        f"a target that they had seen before: {repeated}": repeats,
         "an empty history": np.count_nonzero(histories.lengths == 0),
     }
     whose = "users" if held_out.owners is None else "histories, one for each target,"
@@ -236,13 +240,13 @@ def blocks_of(held_out: HeldOut) -> Iterator[slice]:
         yield slice(start, min(start + rows, held_out.num_users))
 
 
-def unseen(held_out: HeldOut, users: slice, exclude_seen: bool) -> Mask:
-    """is_candidate, bool[rows, num_items + 1]: all but padding and, if asked, the history."""
+def candidate_mask(held_out: HeldOut, users: slice) -> Mask:
+    """is_candidate, bool[rows, num_items + 1]: all but padding and, unless repeats, the history."""
     histories = held_out.histories
     lengths = histories.lengths[users]
     is_candidate = np.ones((len(lengths), histories.vocabulary.num_items + 1), np.bool_)
     is_candidate[:, 0] = False
-    if exclude_seen:
+    if not held_out.repeats:
         rows = np.repeat(np.arange(len(lengths)), lengths)
         seen = histories.item_ids[histories.offsets[users.start] : histories.offsets[users.stop]]
         is_candidate[rows, seen] = False

@@ -109,7 +109,7 @@ class SequenceModel(keras.Model):
     @property
     def wants(self) -> tuple[str, ...]:
         """The columns that the encoder reads beside `item_ids`."""
-        return self.encoder.wants
+        return self.settings.wants
 
     @property
     def max_length(self) -> int:

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from segue.artifact import Run
-from segue.data.histories import Histories
-from segue.data.splits import HeldOut
+from segue.data.splits import HeldOut, Split
 from segue.errors import RequestError
 from segue.evaluation.als import ALS, INSTALL, has_als
 from segue.evaluation.baselines import usual_baselines
 from segue.evaluation.comparison import System, compare, refuse_other_held_out
-from segue.evaluation.protocol import FULL, Ranking, Scorer, rank_full
+from segue.evaluation.protocol import FULL, REQUEST_TIME_NOTE, Ranking, Scorer, rank_full
 
 Baselines = tuple[dict[str, Scorer], list[str]]
 
 
-def baselines_beside(train: Histories) -> Baselines:
+def baselines_beside(split: Split) -> Baselines:
     """The usual baselines and, where its extra is installed, ALS; and a line for each left out."""
-    baselines, notes = usual_baselines(train)
+    train = split.train
+    baselines, notes = usual_baselines(train, repeats=split.repeats)
     if has_als():
         baselines["als"] = ALS(train)
     else:
@@ -47,7 +47,7 @@ def compare_runs(
         refuse_other_held_out(first_name, test, name, held_out_by(run, name))
     systems = [System(name, ranking_of(run, name), is_baseline=False) for name, run in runs.items()]
     assert first.split is not None  # it has a test part
-    scorers, notes = baselines or baselines_beside(first.split.train)
+    scorers, notes = baselines or baselines_beside(first.split)
     is_trained = first.item_counts > 0
     for name, scorer in scorers.items():
         ranking = rank_full(scorer, test, is_trained=is_trained)
@@ -58,8 +58,21 @@ def compare_runs(
         "users": test.num_users,
         "candidates": first.vocabulary.num_items,
         **compare(systems, seed=seed),
-        "notes": notes,
+        "notes": [*notes, *_request_time_notes(runs)],
     }
+
+
+def _request_time_notes(runs: Mapping[str, Run]) -> list[str]:
+    """Which runs knew when each target was asked for, where any did."""
+    is_known = {name: run.report.get("request_time", False) for name, run in runs.items()}
+    if not any(is_known.values()):
+        return []
+    if all(is_known.values()):
+        return [REQUEST_TIME_NOTE]
+    return [
+        f"{name} {'knew' if known else 'did not know'} when each target was asked for"
+        for name, known in is_known.items()
+    ]
 
 
 def held_out_by(run: Run, name: str) -> HeldOut:

@@ -43,7 +43,7 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
     train_users = train.indices_of(test.histories.user_ids)
     column = label_column(run.catalogue)
     examples = _chosen(ranking)
-    baselines = baselines_beside(train)
+    baselines = baselines_beside(run.split)
     scorer = EncodedScorer(ModelScorer(recommender.model, run.item_counts), test.histories)
     return {
         "headline": compare_runs({name: run}, baselines=baselines),

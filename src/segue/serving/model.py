@@ -58,7 +58,7 @@ class ServedQuestion:
         times: When each of them was met; None: they stand in that order.
         user_id: Whose history, where none is given.
         events: What the store has of that user.
-        exclude_seen: Whether the history's items are left out.
+        exclude_seen: Whether the history's items are left out; None: as the run does.
         at: When it is asked; None: now.
     """
 
@@ -67,7 +67,7 @@ class ServedQuestion:
     times: Sequence[Given] | None = None
     user_id: str = ""
     events: UserEvents | None = None
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     at: Given | None = None
 
 
@@ -282,7 +282,10 @@ class ServedModel:
         item_ids, seconds = self._history(question, unknown)
         denied = self._known(question.wanted.deny, unknown)
         allowed = self._allowed(question.wanted, unknown)
-        left_out = np.concatenate([item_ids, denied]) if question.exclude_seen else denied
+        excludes = question.exclude_seen
+        if excludes is None:
+            excludes = not self.recommender.run.repeats
+        left_out = np.concatenate([item_ids, denied]) if excludes else denied
         asked_at = self.clock.asked_at(question.at)
         unknown = list(dict.fromkeys(unknown))
         return _Prepared(question, item_ids, seconds, asked_at, left_out, allowed, unknown)

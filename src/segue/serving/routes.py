@@ -259,7 +259,10 @@ async def _events_of(
 
 
 def _question(
-    asked: schemas.Somebody, wanted: Wanted, events: UserEvents | None, exclude_seen: bool = True
+    asked: schemas.Somebody,
+    wanted: Wanted,
+    events: UserEvents | None,
+    exclude_seen: bool | None = None,
 ) -> ServedQuestion:
     history, times = (None, None) if asked.history is None else _met(asked.history)
     return ServedQuestion(

@@ -120,7 +120,11 @@ class RecommendationRequest(Wish, Somebody):
         }
     )
 
-    exclude_seen: bool = True
+    exclude_seen: bool | None = Field(
+        default=None,
+        description="Whether to leave out the items of the history; by default as the run does, "
+        "which leaves them out unless its users come back to items.",
+    )
 
 
 class ExplanationRequest(Somebody):

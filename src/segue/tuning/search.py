@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from optuna import Study, Trial
 from optuna.distributions import (
     BaseDistribution,
@@ -18,7 +19,7 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from segue.config import ENCODERS, Config
+from segue.config import Config
 from segue.data.items import Catalogue
 from segue.data.splits import HeldOut, Split
 from segue.errors import Interrupted, RequestError, TrainingError
@@ -144,8 +145,14 @@ def tune(
         )
     inputs = Inputs.of(
         preset,
-        [split.histories, split.parts, held_out.histories, held_out.targets],
-        ENCODERS[preset.model.encoder].wants,
+        [
+            split.histories,
+            split.parts,
+            held_out.histories,
+            held_out.targets,
+            np.array([split.repeats]),
+        ],
+        preset.model.wants,
     )
 
     def train(config: Config, session: Session) -> None:

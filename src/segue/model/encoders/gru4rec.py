@@ -110,7 +110,6 @@ class GRU4RecEncoder(keras.layers.Layer):
     """
 
     Settings: ClassVar[type[GRU4RecConfig]] = GRU4RecConfig
-    wants: tuple[str, ...] = ()
 
     def __init__(self, settings: GRU4RecConfig, seed: int, **kwargs: Any) -> None:
         super().__init__(name="encoder", **kwargs)

@@ -17,12 +17,11 @@ class Encoder(Protocol):
     nothing else: `segue.testing.encoders` tests that.
 
     Attributes:
-        Settings: The class of its settings; `encoder` in it defaults to the registered name.
-        wants: The columns that it reads beside `item_ids`, such as ("timestamps", "asked_at").
+        Settings: The class of its settings; `encoder` in it defaults to the registered name, and
+            `wants` names the columns that it reads beside `item_ids`.
     """
 
     Settings: ClassVar[type[ModelConfig]]
-    wants: tuple[str, ...]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates every variable; `input_shape` is that of the item vectors."""
@@ -35,7 +34,7 @@ class Encoder(Protocol):
 
         Args:
             vectors: float[rows, length, width], of the items.
-            inputs: The columns, [rows, length] each: `item_ids` and what `wants` names.
+            inputs: The columns, [rows, length] each: `item_ids` and what `Settings.wants` names.
             segment_ids: int32[rows, length]; 0 = padding, a segment's positions are neighbours.
             training: Whether to drop out.
         """

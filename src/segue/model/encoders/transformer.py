@@ -3,10 +3,12 @@
 from typing import Any, ClassVar, Literal, get_args
 
 import keras
+from keras import ops
 from pydantic import Field, field_validator, model_validator
 
 from segue.config import ModelConfig
 from segue.model.attention import SelfAttention
+from segue.model.encoders.gaps import GAP_COLUMNS, GapEmbedding
 from segue.model.encoders.protocol import Inputs
 from segue.model.kernels.tensors import Tensor
 from segue.model.layers import (
@@ -51,6 +53,18 @@ class TransformerConfig(ModelConfig):
     scale_embedding: bool = Field(
         default=True, description="item embeddings times sqrt(width) at the input, as SASRec's code"
     )
+    request_time: Literal["unused", "gap"] = Field(
+        default="unused",
+        description="gap: the time between each item and the request for the next one is an input, "
+        "at each position; unused: the order of the items alone",
+    )
+    hidden_times: float = Field(
+        default=0.1,
+        ge=0.0,
+        lt=1.0,
+        description="with request_time: the share of the windows, and of the positions, whose "
+        "times are hidden in training, so that the model also answers where times are unknown",
+    )
     dropout_places: tuple[DropoutPlace, ...] | None = Field(
         default=None,
         strict=False,
@@ -61,6 +75,11 @@ class TransformerConfig(ModelConfig):
         """The rate at that place, 0 where nothing is dropped out."""
         places = self.default_places if self.dropout_places is None else self.dropout_places
         return self.dropout if place in places else 0.0
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """As `ModelConfig.wants`."""
+        return GAP_COLUMNS if self.request_time == "gap" else ()
 
     @property
     def is_rotary(self) -> bool:
@@ -193,11 +212,15 @@ class TransformerEncoder(keras.layers.Layer):
 
     Settings: ClassVar[type[TransformerConfig]] = TransformerConfig
     block_class: ClassVar[type[Block]] = Block
-    wants: tuple[str, ...] = ()
 
     def __init__(self, settings: TransformerConfig, seed: int, **kwargs: Any) -> None:
         super().__init__(name="encoder", **kwargs)
         self.settings = settings
+        self.gap_embedding = (
+            GapEmbedding(settings.width, settings.hidden_times, seed + 3, name="gap_embedding")
+            if settings.request_time == "gap"
+            else None
+        )
         self.position_embedding = (
             PositionEmbedding(
                 settings.max_length,
@@ -220,6 +243,8 @@ class TransformerEncoder(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates every variable; `input_shape` is that of the item vectors."""
+        if self.gap_embedding:
+            self.gap_embedding.build()
         if self.position_embedding:
             self.position_embedding.build()
         for block in self.blocks:
@@ -231,7 +256,7 @@ class TransformerEncoder(keras.layers.Layer):
         self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, training: bool = False
     ) -> Tensor:
         """As `Encoder.states`."""
-        states = self.embed(vectors, segment_ids, training)
+        states = self.embed(vectors, inputs, segment_ids, training)
         for block in self.blocks:
             states = block(states, segment_ids, training=training)
         return self.final_norm(states)
@@ -240,7 +265,7 @@ class TransformerEncoder(keras.layers.Layer):
         self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, positions: Tensor
     ) -> Tensor:
         """As `Encoder.last`; the last block computes no other position."""
-        states = self._before_last_block(vectors, segment_ids)
+        states = self._before_last_block(vectors, inputs, segment_ids)
         states = self.blocks[-1].last(states, segment_ids, positions)
         return self.final_norm(states)[:, 0]
 
@@ -248,13 +273,19 @@ class TransformerEncoder(keras.layers.Layer):
         self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, positions: Tensor
     ) -> Tensor:
         """As `Attentive.attention_at`."""
-        states = self._before_last_block(vectors, segment_ids)
+        states = self._before_last_block(vectors, inputs, segment_ids)
         weights = self.blocks[-1].attended_from(states, segment_ids, positions)
-        return keras.ops.reshape(weights, (-1, self.settings.num_heads, weights.shape[-1]))
+        return ops.reshape(weights, (-1, self.settings.num_heads, weights.shape[-1]))
 
-    def embed(self, vectors: Tensor, segment_ids: Tensor, training: bool = False) -> Tensor:
-        """What the first block takes: items and their positions, float[rows, length, width]."""
+    def embed(
+        self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor, training: bool = False
+    ) -> Tensor:
+        """What the first block takes: items, gaps and positions, float[rows, length, width]."""
         states = vectors
+        if self.gap_embedding:
+            states = states + ops.cast(
+                self.gap_embedding(inputs, segment_ids, training=training), states.dtype
+            )
         if self.settings.scale_embedding:
             states = states * self.settings.width**0.5
         if self.position_embedding:
@@ -262,8 +293,8 @@ class TransformerEncoder(keras.layers.Layer):
         states = self.embedding_dropout(states, training=training)
         return states * as_mask(segment_ids, states.dtype)
 
-    def _before_last_block(self, vectors: Tensor, segment_ids: Tensor) -> Tensor:
-        states = self.embed(vectors, segment_ids)
+    def _before_last_block(self, vectors: Tensor, inputs: Inputs, segment_ids: Tensor) -> Tensor:
+        states = self.embed(vectors, inputs, segment_ids)
         for block in self.blocks[:-1]:
             states = block(states, segment_ids)
         return states
