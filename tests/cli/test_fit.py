@@ -93,6 +93,33 @@ def test_columns_weights_and_filters_are_chosen_by_options(command, no_training,
     assert histories.lengths.tolist() == [4, 3]
 
 
+@pytest.fixture
+def books(tmp_path: Path) -> tuple[Path, Path]:
+    """A log by `sku`, and a catalogue in which two columns could be the items' ids and titles."""
+    log = tmp_path / "log.csv"
+    log.write_text("user,sku,time\n" + "".join(f"u,s{n},{n}\n" for n in range(1, 5)))
+    items = tmp_path / "items.csv"
+    items.write_text("isbn,sku,name,label\n" + "".join(f"{n},s{n},N{n},L{n}\n" for n in (1, 2)))
+    return log, items
+
+
+def titles(asked: list[dict[str, Any]]) -> list[Any]:
+    return asked[0]["items"].frame.select("item_id", "title").rows()
+
+
+def test_a_catalogues_item_column_is_that_of_the_log(command, no_training, books, tmp_path):
+    outcome = command("fit", books[0], "--items", books[1], "--out", tmp_path / "new")
+    assert titles(no_training) == [("s1", "N1"), ("s2", "N2")]
+    assert "items: item_id is read from the column 'sku'" in outcome.err
+
+
+def test_a_catalogues_columns_are_chosen_by_options(command, no_training, books, tmp_path):
+    log, items = books
+    chosen = ("--items-id-col", "isbn", "--items-title-col", "label")
+    command("fit", log, "--items", items, *chosen, "--out", tmp_path / "new")
+    assert titles(no_training) == [(1, "L1"), (2, "L2")]
+
+
 def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp_path):
     users = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
     items = [1, 2, 3, 1, 2, 3, 1, 2, 3, 9]

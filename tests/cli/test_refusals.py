@@ -35,6 +35,7 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--set", "epochs=0"], "epochs"),
         (["--set", "epochs"], "key=value"),
         (["--items", "missing.csv"], "missing.csv"),
+        (["--items-id-col", "sku"], "--items-id-col sku needs --items"),
         (["--time-col", "when"], "'user_id', 'item_id', 'timestamp'"),
         (["--min-weight", "3"], "weight"),
         (["--min-weight", "much"], "'much'"),

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from segue.data.items import Catalogue, read_items
+from segue.data.log import read_log
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -68,11 +69,7 @@ def test_explicit_columns_win() -> None:
         ({"item_id": [1, None]}, {}, "item_id is null in 1 of 2 rows"),
         ({"item_id": []}, {}, "holds no items"),
         ({"x": [1]}, {}, "has no column for item_id; its columns are 'x'"),
-        (
-            {"item_id": [1], "asin": [2]},
-            {"item_col": "asin"},
-            "another column is chosen for item_id",
-        ),
+        ({"sku": ["a"], "isbn": ["b"]}, {}, "'sku', 'isbn' could each be item_id.*--items-id-col"),
     ],
 )
 def test_a_bad_catalogue_is_refused(
@@ -93,3 +90,32 @@ def test_a_catalogue_of_text_serves_a_vocabulary_of_integers() -> None:
     aligned = catalogue.aligned(Vocabulary(pl.Series([7, 8])))
     assert aligned.rows() == [(7, None), (8, "Eight")]
     assert aligned.schema["item_id"] == pl.Int64
+
+
+@pytest.mark.parametrize("columns", [{"sku": ["a"]}, {"item": ["a"]}, {"anything": ["a"]}])
+def test_the_logs_own_item_column_is_tried_first(columns: dict[str, list[str]]) -> None:
+    (name,) = columns
+    log = read_log(
+        pl.DataFrame({"user_id": [1], **columns, "timestamp": [1]}), item_col=name
+    ).k_core(1)
+    source = pl.DataFrame({"product_id": [8], **columns, "item_id": [9]})
+    items = read_items(source, log=log)
+    assert items.frame["item_id"].to_list() == ["a"]
+    assert items.frame.columns == ["item_id", "product_id"]
+    assert items.notes == (
+        f"items: item_id is read from the column {name!r}",
+        "items: the column 'item_id' is left out: item_id is read from another",
+    )
+
+
+def test_a_chosen_column_beats_the_logs_own() -> None:
+    log = read_log(pl.DataFrame({"user_id": [1], "sku": ["a"], "timestamp": [1]}))
+    source = pl.DataFrame({"sku": ["a"], "code": ["b"]})
+    assert read_items(source, item_col="code", log=log).frame["item_id"].to_list() == ["b"]
+
+
+def test_a_title_that_is_not_chosen_is_left_out_and_told() -> None:
+    source = pl.DataFrame({"item_id": [1], "title": ["a"], "original": ["b"]})
+    items = read_items(source, title_col="original")
+    assert items.frame.rows(named=True) == [{"item_id": 1, "title": "b"}]
+    assert "items: the column 'title' is left out: title is read from another" in items.notes

@@ -9,6 +9,7 @@ import typer
 
 from segue.cli.checkpoints import checkpoint_of, refuse_checkpoint, remove_checkpoint
 from segue.cli.inputs import chosen_validation, read_source
+from segue.cli.items import ItemOptions
 from segue.cli.options import Force, LogColumns, LogSource, number, whole_number
 from segue.cli.output import note
 from segue.cli.report import print_run
@@ -175,9 +176,7 @@ def fit(
     columns: LogColumns,
     filters: Filters,
     options: SessionOptions,
-    items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Titles and whatever else items have.")
-    ] = None,
+    items: ItemOptions,
     force: Force = False,
 ) -> None:
     """Train a recommender on a log, test it, and write the run.
@@ -186,7 +185,6 @@ def fit(
     --resume goes on from there.
     """
     from segue.artifact import check_output
-    from segue.data.items import read_items
     from segue.fitting import fit as train
     from segue.training.checkpoint import refuse_missing
     from segue.training.options import Session
@@ -195,7 +193,7 @@ def fit(
     checkpoint = checkpoint_of(out)
     if not (options.resume or force):
         refuse_checkpoint(checkpoint)
-    _refuse_csv_log(options, recipe, [source, items], force)
+    _refuse_csv_log(options, recipe, [source, items.items], force)
     if options.resume:
         refuse_missing(checkpoint)
     session = Session(
@@ -208,14 +206,14 @@ def fit(
         tensorboard=options.tensorboard,
     )
     recipe.refuse_moments()
+    items.refuse_without_file()
     config = recipe.config()
-    log, catalogue = read_source(source, columns)
+    log, own_catalogue = read_source(source, columns)
     log = filters.apply(log)
-    if items is not None:
-        catalogue = read_items(items)
+    catalogue = items.read(log) or own_catalogue
     split = recipe.divided(log)
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)
-    note(log.summary(), *split.notes)
+    note(log.summary(), *(catalogue.notes if catalogue else ()), *split.notes)
     if not options.resume:
         remove_checkpoint(checkpoint)
     recommender = train(

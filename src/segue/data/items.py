@@ -6,8 +6,9 @@ import polars as pl
 
 from segue.data.checks import refuse_where
 from segue.data.ids import IdLookup, as_ids
+from segue.data.log import InteractionLog
 from segue.data.readers import Layout, Source, open_table
-from segue.data.roles import ITEM, TITLE, find_columns
+from segue.data.roles import CATALOGUE_ITEM, ITEM, TITLE, column_notes, find_columns
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -35,9 +36,11 @@ class Catalogue:
     Attributes:
         frame: `item_id` (Int64 or String, all different), then `title` where there is one, then
             every other column as it came.
+        notes: One line each: which columns were recognised, what was left out and why.
     """
 
     frame: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
     def aligned(self, vocabulary: Vocabulary) -> pl.DataFrame:
         """One row per dense id 1..num_items, in that order; nulls where an item is not known.
@@ -52,36 +55,52 @@ class Catalogue:
 
 
 def read_items(
-    source: Source, *, item_col: str | None = None, title_col: str | None = None
+    source: Source,
+    *,
+    item_col: str | None = None,
+    title_col: str | None = None,
+    log: InteractionLog | None = None,
 ) -> Catalogue:
     """Read and check a catalogue.
+
+    A column that is called `item_id` or `title` but was not chosen for that is left out.
 
     Args:
         source: CSV or TSV (`.gz` too), Parquet (a file or a directory), MovieLens' `movies.dat` or
             `u.item`, RecBole's `.item`, or a Polars or pandas DataFrame.
         item_col, title_col: The columns, where they are not called `item_id` and `title` or by a
             usual alias such as `movieId` or `name`. A title may be missing.
+        log: The log of these items: a column that is called as its item column is tried first.
 
     Raises:
         DataError: As `read_log`, and an item that has two rows.
     """
     table = open_table(source, LAYOUTS)
-    columns = find_columns(table.names, {ITEM: item_col, TITLE: title_col}, table.label)
-    others = [name for name in table.names if name not in columns.values()]
-    taken = [role.name for role in columns if role.name in others]
-    if taken:
-        raise DataError(
-            f"{table.label}: another column is chosen for {taken[0]}, but one of that name exists; "
-            f"rename or drop it"
-        )
+    own = log.columns.get(ITEM.name) if log is not None else None
+    columns = find_columns(
+        table.names,
+        {CATALOGUE_ITEM: item_col, TITLE: title_col},
+        table.label,
+        preferred={} if own is None else {CATALOGUE_ITEM: own},
+    )
+    taken = {role.name for role in columns} - set(columns.values())
+    others = [name for name in table.names if name not in taken | set(columns.values())]
     raw = table.read([*columns.values(), *others]).frame
     if raw.is_empty():
         raise DataError(f"{table.label} holds no items; give a catalogue that has some")
-    ids = as_ids(raw[columns[ITEM]].alias(ITEM.name), table.label, is_untyped=table.is_untyped)
+    ids = as_ids(
+        raw[columns[CATALOGUE_ITEM]].alias(ITEM.name), table.label, is_untyped=table.is_untyped
+    )
     is_repeated = ~ids.is_first_distinct()
     refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
     frame = raw.rename({column: role.name for role, column in columns.items()})
     frame = frame.with_columns(ids)
     if TITLE in columns:
         frame = frame.with_columns(pl.col(TITLE.name).cast(pl.String))
-    return Catalogue(frame)
+    notes = column_notes(columns)
+    notes += [
+        f"the column {name!r} is left out: {name} is read from another"
+        for name in table.names
+        if name in taken
+    ]
+    return Catalogue(frame, tuple(f"items: {note}" for note in notes))

@@ -33,12 +33,14 @@ class InteractionLog:
         unit: Of the times.
         known_unit: Given where the log is a part of another, whose unit this is; else it is found
             from the times.
+        columns: How the columns were called where they were read from, by their names here.
     """
 
     frame: pl.DataFrame
     notes: tuple[str, ...] = ()
     unit: TimeUnit = field(init=False)
     known_unit: InitVar[TimeUnit | None] = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self, known_unit: TimeUnit | None) -> None:
         schema = dict(self.frame.schema)
@@ -121,8 +123,12 @@ class InteractionLog:
 
     def _noted(self, kept: pl.DataFrame, why: str) -> "InteractionLog":
         dropped = len(self) - kept.height
-        note = f"dropped {dropped:,} of {len(self):,} interactions {why}"
-        return InteractionLog(kept, (*self.notes, note), known_unit=self.unit)
+        return self.with_rows(kept, f"dropped {dropped:,} of {len(self):,} interactions {why}")
+
+    def with_rows(self, frame: pl.DataFrame, note: str) -> "InteractionLog":
+        """This log with other rows, and a line that says why."""
+        notes = (*self.notes, note)
+        return InteractionLog(frame, notes, known_unit=self.unit, columns=self.columns)
 
 
 def read_log(
@@ -183,7 +189,8 @@ def _checked(table: Table, columns: Mapping[Role, str]) -> InteractionLog:
     notes = [f"read {frame.height:,} interactions from {table.label} ({types})"]
     if rows.num_blank:
         notes.append(f"skipped {rows.num_blank:,} blank lines")
-    return InteractionLog(frame, (*notes, *column_notes(columns)))
+    called = {role.name: column for role, column in columns.items()}
+    return InteractionLog(frame, (*notes, *column_notes(columns)), columns=called)
 
 
 def _as_weights(values: pl.Series, where: str) -> pl.Series:
@@ -215,9 +222,7 @@ def _with_min_weight(log: InteractionLog, min_weight: float) -> InteractionLog:
         f"dropped {num_below:,} of {len(log):,} interactions with a weight below {min_weight:g} "
         f"and {num_null:,} without a weight"
     )
-    return InteractionLog(
-        log.frame.filter(weights >= min_weight), (*log.notes, note), known_unit=log.unit
-    )
+    return log.with_rows(log.frame.filter(weights >= min_weight), note)
 
 
 def _span(values: pl.Series) -> str:

@@ -1,7 +1,7 @@
 """Which column of a table plays which role: canonical names, aliases, and explicit choices."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segue.data.checks import shown_names
 from segue.errors import DataError
@@ -11,18 +11,21 @@ from segue.errors import DataError
 class Role:
     """What a column is for: its canonical name, the option that chooses it, folded aliases.
 
-    Folded: lower case, letters and digits only. Aliases stand in one string, between spaces.
+    Folded: lower case, letters and digits only. Aliases stand in one string, between spaces. `flag`
+    is the option on the command line, where that has another name than in Python.
     """
 
     name: str
     option: str
     aliases: str
     is_required: bool = True
+    flag: str | None = None
 
     @property
     def choice(self) -> str:
         """How a user names the column, on the command line and in Python."""
-        return f"--{self.option.replace('_', '-')} ({self.option}= in Python)"
+        flag = self.flag or f"--{self.option.replace('_', '-')}"
+        return f"{flag} ({self.option}= in Python)"
 
 
 USER = Role(
@@ -56,11 +59,17 @@ TITLE = Role(
     "title name movietitle itemtitle producttitle itemname productname moviename "
     "booktitle tracktitle songtitle",
     is_required=False,
+    flag="--items-title-col",
 )
+CATALOGUE_ITEM = replace(ITEM, flag="--items-id-col")
 
 
 def find_columns(
-    names: Sequence[str], wanted: Mapping[Role, str | None], where: str
+    names: Sequence[str],
+    wanted: Mapping[Role, str | None],
+    where: str,
+    *,
+    preferred: Mapping[Role, str] | None = None,
 ) -> dict[Role, str]:
     """The column of each role: the explicit one, else the canonical name, else the only alias.
 
@@ -68,6 +77,7 @@ def find_columns(
         names: The table's columns.
         wanted: The roles, each with the column that was chosen for it, or None.
         where: The table's name in messages.
+        preferred: Columns that are tried before the canonical names.
 
     Raises:
         DataError: A chosen column is absent or plays two roles, a required role has no column,
@@ -76,7 +86,11 @@ def find_columns(
     chosen = {role: column for role, column in wanted.items() if column is not None}
     _refuse_bad_choices(chosen, names, where)
     free = [name for name in names if name not in chosen.values()]
-    found = {role: chosen.get(role) or _recognised(role, free, where) for role in wanted}
+    likely = {role: column for role, column in (preferred or {}).items() if column in free}
+    found = {
+        role: chosen.get(role) or likely.get(role) or _recognised(role, free, where)
+        for role in wanted
+    }
     for role, column in found.items():
         if column is None and role.is_required:
             raise DataError(

@@ -100,7 +100,7 @@ class ArchivedSource:
             raise DatasetError(f"{folder} lost its files while {self.name} was loaded; try again")
         log = read_log(folder / files.log, time_col=files.time_col)
         items = read_items(folder / files.items)
-        return log, items if files.tidy is None else Catalogue(files.tidy(items.frame))
+        return log, items if files.tidy is None else Catalogue(files.tidy(items.frame), items.notes)
 
 
 def cache_directory() -> Path:

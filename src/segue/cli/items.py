@@ -1,0 +1,57 @@
+"""The catalogue of a log, and the options that say how it is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segue.errors import RequestError
+
+if TYPE_CHECKING:
+    from segue.data.items import Catalogue
+    from segue.data.log import InteractionLog
+
+
+@dataclass(frozen=True)
+class ItemOptions:
+    """A catalogue's file, and its columns where they are not called as usual."""
+
+    items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Titles and whatever else items have.")
+    ] = None
+    items_id_col: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column of item ids in --items; the log's own item column is tried first.",
+        ),
+    ] = None
+    items_title_col: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of titles in --items.")
+    ] = None
+
+    def read(self, log: "InteractionLog") -> "Catalogue | None":
+        """The catalogue of the log's items; None where no file is given.
+
+        Raises:
+            DataError: It cannot be used.
+        """
+        from segue.data.items import read_items
+
+        if self.items is None:
+            return None
+        return read_items(
+            self.items, item_col=self.items_id_col, title_col=self.items_title_col, log=log
+        )
+
+    def refuse_without_file(self) -> None:
+        """Refuse options of a catalogue where there is none.
+
+        Raises:
+            RequestError: There is none.
+        """
+        given = {"--items-id-col": self.items_id_col, "--items-title-col": self.items_title_col}
+        for option, value in given.items():
+            if value and self.items is None:
+                raise RequestError(f"{option} {value} needs --items, the file of the items")
