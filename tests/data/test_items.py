@@ -119,3 +119,11 @@ def test_a_title_that_is_not_chosen_is_left_out_and_told() -> None:
     items = read_items(source, title_col="original")
     assert items.frame.rows(named=True) == [{"item_id": 1, "title": "b"}]
     assert "items: the column 'title' is left out: title is read from another" in items.notes
+
+
+def test_a_title_that_two_columns_could_be_is_left_out_and_told() -> None:
+    items = read_items(pl.DataFrame({"item_id": [1], "name": ["a"], "item_name": ["b"]}))
+    assert items.frame.columns == ["item_id", "name", "item_name"]
+    (note,) = items.notes
+    assert "title is left out: 'name', 'item_name' could each be title" in note
+    assert "--items-title-col" in note

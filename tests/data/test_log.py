@@ -116,13 +116,31 @@ def test_min_weight_drops_and_counts_lower_and_missing_weights() -> None:
     [
         ({}, {"min_weight": 2}, r"has no weight to compare with min_weight=2; .*--weight-col"),
         ({"weight": [1.0]}, {"min_weight": float("nan")}, "min_weight=nan is no threshold"),
+        ({"rating": [1.0], "score": [1.0]}, {"min_weight": 2}, "'rating', 'score' could each be"),
+        ({"rating": ["4,5"]}, {"min_weight": 2}, "weight is not a number in 1 of 1 rows"),
         ({"weight": [1.0]}, {"min_weight": 2}, "leaves nothing of 1 interactions: 1 have less"),
         ({"weight": [None]}, {"min_weight": 2}, "leaves nothing of 1 interactions"),
-        ({"weight": [float("nan")]}, {}, "weight is NaN or infinite in 1 of 1 rows"),
-        ({"weight": [float("-inf")]}, {}, "weight is NaN or infinite in 1 of 1 rows"),
-        ({"weight": ["high"]}, {}, "weight is not a number in 1 of 1 rows, first 'high' in row 1"),
-        ({"weight": ["nan"]}, {}, "weight is NaN or infinite"),
-        ({"weight": [True]}, {}, "weight is of type Boolean; weights are numbers"),
+        (
+            {"weight": [float("nan")]},
+            {"weight_col": "weight"},
+            "weight is NaN or infinite in 1 of 1 rows",
+        ),
+        (
+            {"weight": [float("-inf")]},
+            {"weight_col": "weight"},
+            "weight is NaN or infinite in 1 of 1 rows",
+        ),
+        (
+            {"weight": ["high"]},
+            {"weight_col": "weight"},
+            "weight is not a number in 1 of 1 rows, first 'high' in row 1",
+        ),
+        ({"weight": ["nan"]}, {"weight_col": "weight"}, "weight is NaN or infinite"),
+        (
+            {"weight": [True]},
+            {"weight_col": "weight"},
+            "weight is of type Boolean; weights are numbers",
+        ),
         ({"user_id": [None]}, {}, "user_id is null in 1 of 1 rows"),
         ({"item_id": [float("inf")]}, {}, "item_id is NaN or infinite in 1 of 1 rows"),
         ({"timestamp": [float("nan")]}, {}, "timestamp is NaN or infinite in 1 of 1 rows"),
@@ -136,6 +154,27 @@ def test_a_bad_log_is_refused_in_one_line(
     with pytest.raises(DataError, match=message) as error:
         read_log(frame, **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"rating": ["N/A", "4"]}, "weight is not a number in 1 of 2 rows, first 'N/A' in row 1"),
+        ({"rating": ["4,5", "4"]}, "first '4,5' in row 1"),
+        ({"rating": ["nan", "4"]}, "weight is NaN or infinite in 1 of 2 rows"),
+        ({"weight": [True, False]}, "weight is of type Boolean"),
+        ({"rating": [1, 2], "score": [1, 2]}, "'rating', 'score' could each be weight: name one"),
+    ],
+)
+def test_weights_that_nobody_asked_for_are_left_out_where_they_are_not_clean(
+    columns: dict[str, list[object]], told: str
+) -> None:
+    log = read_log(pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2], "time": [1, 2], **columns}))
+    assert log.frame.columns == ["user_id", "item_id", "timestamp"]
+    assert set(log.columns) == {"user_id", "item_id", "timestamp"}
+    assert log.notes[-1].startswith("weight is left out")
+    assert told in log.notes[-1]
+    assert not any("weight is read from" in note for note in log.notes)
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.dat", "log.parquet"])

@@ -80,3 +80,11 @@ def test_a_table_of_very_many_columns_still_gets_one_bounded_line() -> None:
         find_columns([f"c{i}\n" for i in range(1000)], ALL, "log.csv")
     assert "and 960 more" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_two_aliases_for_an_optional_role_are_refused_only_where_it_is_needed() -> None:
+    names = ["rating", "score"]
+    assert find_columns(names, {WEIGHT: None}, "log") == {}
+    with pytest.raises(DataError, match="'rating', 'score' could each be weight"):
+        find_columns(names, {WEIGHT: None}, "log", needed=[WEIGHT])
+    assert find_columns(names, {WEIGHT: "score"}, "log") == {WEIGHT: "score"}

@@ -8,7 +8,14 @@ from segue.data.checks import refuse_where
 from segue.data.ids import IdLookup, as_ids
 from segue.data.log import InteractionLog
 from segue.data.readers import Layout, Source, open_table
-from segue.data.roles import CATALOGUE_ITEM, ITEM, TITLE, column_notes, find_columns
+from segue.data.roles import (
+    CATALOGUE_ITEM,
+    ITEM,
+    TITLE,
+    column_notes,
+    find_columns,
+    unsettled_notes,
+)
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -97,7 +104,7 @@ def read_items(
     frame = frame.with_columns(ids)
     if TITLE in columns:
         frame = frame.with_columns(pl.col(TITLE.name).cast(pl.String))
-    notes = column_notes(columns)
+    notes = column_notes(columns) + unsettled_notes(table.names, [TITLE], columns)
     notes += [
         f"the column {name!r} is left out: {name} is read from another"
         for name in table.names

@@ -1,7 +1,7 @@
 """The log: one row per interaction, checked as it is read, and the filters that shrink it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import InitVar, dataclass, field
 
 import polars as pl
@@ -9,7 +9,16 @@ import polars as pl
 from segue.data.checks import refuse_where, shown
 from segue.data.ids import as_ids
 from segue.data.readers import Layout, Source, Table, open_table
-from segue.data.roles import ITEM, TIME, USER, WEIGHT, Role, column_notes, find_columns
+from segue.data.roles import (
+    ITEM,
+    TIME,
+    USER,
+    WEIGHT,
+    Role,
+    column_notes,
+    find_columns,
+    unsettled_notes,
+)
 from segue.data.times import TimeUnit, as_times, unit_of
 from segue.errors import DataError
 
@@ -150,6 +159,8 @@ def read_log(
             pandas DataFrame.
         user_col, item_col, time_col, weight_col: The columns, where they are not called `user_id`,
             `item_id`, `timestamp` and `weight` or by a usual alias such as `movieId` or `rating`.
+            Weights that are not named, nor needed for `min_weight`, are left out, with a note,
+            where they are not all numbers or two columns could be they.
         min_weight: Drop the interactions whose weight is below this, or null.
 
     Raises:
@@ -160,18 +171,22 @@ def read_log(
         raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
     table = open_table(source, LAYOUTS)
     chosen = {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col}
-    columns = find_columns(table.names, chosen, table.label)
+    needed = [] if min_weight is None and weight_col is None else [WEIGHT]
+    columns = find_columns(table.names, chosen, table.label, needed=needed)
     if min_weight is not None and WEIGHT not in columns:
         raise DataError(
             f"{table.label} has no weight to compare with min_weight={min_weight}; "
             f"name its column with {WEIGHT.choice}"
         )
-    log = _checked(table, columns)
+    log = _checked(table, columns, needed)
     return log if min_weight is None else _with_min_weight(log, min_weight)
 
 
-def _checked(table: Table, columns: Mapping[Role, str]) -> InteractionLog:
-    """Read these columns and refuse every value that is not what its role needs."""
+def _checked(table: Table, columns: Mapping[Role, str], needed: Collection[Role]) -> InteractionLog:
+    """Read these columns and refuse every value that is not what its role needs.
+
+    A column that is not clean is left out where its role is neither required nor needed.
+    """
     rows = table.read(list(columns.values()))
     raw = rows.frame
     if raw.is_empty():
@@ -182,15 +197,25 @@ def _checked(table: Table, columns: Mapping[Role, str]) -> InteractionLog:
         as_ids(by_role[ITEM], table.label, is_untyped=table.is_untyped),
         as_times(by_role[TIME], table.label),
     ]
+    left_out = unsettled_notes(table.names, [WEIGHT], columns)
     if WEIGHT in by_role:
-        checked.append(_as_weights(by_role[WEIGHT], table.label))
+        try:
+            checked.append(_as_weights(by_role[WEIGHT], table.label))
+        except DataError as error:
+            if WEIGHT in needed:
+                raise
+            left_out.append(f"weight is left out, as no option asks for it ({error})")
     frame = pl.DataFrame(checked)
     types = ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
     notes = [f"read {frame.height:,} interactions from {table.label} ({types})"]
     if rows.num_blank:
         notes.append(f"skipped {rows.num_blank:,} blank lines")
-    called = {role.name: column for role, column in columns.items()}
-    return InteractionLog(frame, (*notes, *column_notes(columns)), columns=called)
+    read = {role: column for role, column in columns.items() if role.name in frame.columns}
+    return InteractionLog(
+        frame,
+        (*notes, *column_notes(read), *left_out),
+        columns={role.name: column for role, column in read.items()},
+    )
 
 
 def _as_weights(values: pl.Series, where: str) -> pl.Series:

@@ -70,27 +70,36 @@ def find_columns(
     where: str,
     *,
     preferred: Mapping[Role, str] | None = None,
+    needed: Collection[Role] = (),
 ) -> dict[Role, str]:
     """The column of each role: the explicit one, else the canonical name, else the only alias.
+
+    A role that is neither required nor needed has none where two aliases claim it; see
+    `unsettled_notes`.
 
     Args:
         names: The table's columns.
         wanted: The roles, each with the column that was chosen for it, or None.
         where: The table's name in messages.
         preferred: Columns that are tried before the canonical names.
+        needed: Roles that must be settled although they are optional.
 
     Raises:
         DataError: A chosen column is absent or plays two roles, a required role has no column,
-            or two aliases claim one role. The line lists the columns and the option to use.
+            or two aliases claim a role that must be settled. The line lists the columns and the
+            option to use.
     """
     chosen = {role: column for role, column in wanted.items() if column is not None}
     _refuse_bad_choices(chosen, names, where)
     free = [name for name in names if name not in chosen.values()]
     likely = {role: column for role, column in (preferred or {}).items() if column in free}
-    found = {
-        role: chosen.get(role) or likely.get(role) or _recognised(role, free, where)
-        for role in wanted
-    }
+    found = {}
+    for role in wanted:
+        aliases = _aliases(role, free)
+        settled = chosen.get(role) or likely.get(role)
+        if settled is None and len(aliases) > 1 and (role.is_required or role in needed):
+            raise DataError(f"{where}: {_could_each_be(role, aliases)}")
+        found[role] = settled or (aliases[0] if len(aliases) == 1 else None)
     for role, column in found.items():
         if column is None and role.is_required:
             raise DataError(
@@ -109,16 +118,28 @@ def column_notes(columns: Mapping[Role, str]) -> list[str]:
     ]
 
 
-def _recognised(role: Role, names: Collection[str], where: str) -> str | None:
+def unsettled_notes(
+    names: Sequence[str], wanted: Collection[Role], columns: Mapping[Role, str]
+) -> list[str]:
+    """One line for each role without a column for the reason that two aliases claim it."""
+    free = [name for name in names if name not in columns.values()]
+    claims = {role: _aliases(role, free) for role in wanted if role not in columns}
+    return [
+        f"{role.name} is left out: {_could_each_be(role, aliases)}"
+        for role, aliases in claims.items()
+        if len(aliases) > 1
+    ]
+
+
+def _aliases(role: Role, names: Collection[str]) -> list[str]:
+    """The columns that could play a role: the canonical name alone where there is one."""
     if role.name in names:
-        return role.name
-    aliases = [name for name in names if _folded(name) in role.aliases.split()]
-    if len(aliases) > 1:
-        raise DataError(
-            f"{where}: {shown_names(aliases)} could each be {role.name}: "
-            f"name one with {role.choice}"
-        )
-    return aliases[0] if aliases else None
+        return [role.name]
+    return [name for name in names if _folded(name) in role.aliases.split()]
+
+
+def _could_each_be(role: Role, aliases: Sequence[str]) -> str:
+    return f"{shown_names(aliases)} could each be {role.name}: name one with {role.choice}"
 
 
 def _refuse_bad_choices(chosen: Mapping[Role, str], names: Sequence[str], where: str) -> None:
