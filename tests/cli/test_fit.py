@@ -120,6 +120,18 @@ def test_a_catalogues_columns_are_chosen_by_options(command, no_training, books,
     assert titles(no_training) == [(1, "L1"), (2, "L2")]
 
 
+def test_an_item_with_two_rows_is_refused_where_that_is_asked_for(
+    command, no_training, books, tmp_path
+):
+    log, items = books
+    items.write_text(items.read_text() + "3,s1,N3,L3\n")
+    arguments = ("fit", log, "--items", items, "--out", tmp_path / "new")
+    assert "second row" in command(*arguments, "--refuse-duplicate-items").refusal
+    outcome = command(*arguments)
+    assert titles(no_training) == [("s1", "N1"), ("s2", "N2")]
+    assert "items: dropped 1 of 3 rows" in outcome.err
+
+
 def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp_path):
     users = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
     items = [1, 2, 3, 1, 2, 3, 1, 2, 3, 9]

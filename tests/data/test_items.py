@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import polars as pl
@@ -65,7 +66,11 @@ def test_explicit_columns_win() -> None:
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"item_id": [1, 2, 1]}, {}, "item_id has a second row in 1 of 3 rows, first 1 in row 3"),
+        (
+            {"item_id": [1, 2, 1]},
+            {"refuse_duplicates": True},
+            "item_id has a second row in 1 of 3 rows, first 1 in row 3",
+        ),
         ({"item_id": [1, None]}, {}, "item_id is null in 1 of 2 rows"),
         ({"item_id": []}, {}, "holds no items"),
         ({"x": [1]}, {}, "has no column for item_id; its columns are 'x'"),
@@ -73,7 +78,7 @@ def test_explicit_columns_win() -> None:
     ],
 )
 def test_a_bad_catalogue_is_refused(
-    columns: dict[str, list[object]], options: dict[str, str], message: str
+    columns: dict[str, list[object]], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         read_items(pl.DataFrame(columns), **options)
@@ -127,3 +132,21 @@ def test_a_title_that_two_columns_could_be_is_left_out_and_told() -> None:
     (note,) = items.notes
     assert "title is left out: 'name', 'item_name' could each be title" in note
     assert "--items-title-col" in note
+
+
+def test_of_an_items_rows_the_first_is_kept_and_the_others_are_counted() -> None:
+    tags = [["x"], ["y"], ["x"], ["x"], ["z"], []]
+    source = pl.DataFrame({"item_id": ["b", "a", "b", "b", "b", "a"], "tags": tags})
+    items = read_items(source)
+    assert items.frame.rows() == [("b", ["x"]), ("a", ["y"])]
+    equal, different = items.notes
+    assert equal == "items: dropped 2 of 6 rows that equal another"
+    assert "dropped 2 of 6 rows of items whose first row is another, such as 'b'" in different
+    assert "--refuse-duplicate-items" in different
+
+
+def test_equal_rows_alone_are_one_row() -> None:
+    source = pl.DataFrame({"item_id": [1.0, 1.0, 2.0], "title": ["a", "a", None]})
+    items = read_items(source)
+    assert items.frame.rows() == [(1, "a"), (2, None)]
+    assert items.notes == ("items: dropped 1 of 3 rows that equal another",)

@@ -1,6 +1,6 @@
 """The catalogue of a log, and the options that say how it is read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +30,13 @@ class ItemOptions:
     items_title_col: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of titles in --items.")
     ] = None
+    refuse_duplicate_items: Annotated[
+        bool,
+        typer.Option(
+            "--refuse-duplicate-items",
+            help="Refuse a catalogue with two rows of an item, instead of keeping the first.",
+        ),
+    ] = False
 
     def read(self, log: "InteractionLog") -> "Catalogue | None":
         """The catalogue of the log's items; None where no file is given.
@@ -42,7 +49,11 @@ class ItemOptions:
         if self.items is None:
             return None
         return read_items(
-            self.items, item_col=self.items_id_col, title_col=self.items_title_col, log=log
+            self.items,
+            item_col=self.items_id_col,
+            title_col=self.items_title_col,
+            log=log,
+            refuse_duplicates=self.refuse_duplicate_items,
         )
 
     def refuse_without_file(self) -> None:
@@ -51,7 +62,7 @@ class ItemOptions:
         Raises:
             RequestError: There is none.
         """
-        given = {"--items-id-col": self.items_id_col, "--items-title-col": self.items_title_col}
-        for option, value in given.items():
-            if value and self.items is None:
-                raise RequestError(f"{option} {value} needs --items, the file of the items")
+        for option in fields(self):
+            if self.items is None and getattr(self, option.name) != option.default:
+                flag = f"--{option.name.replace('_', '-')}"
+                raise RequestError(f"{flag} needs --items, the file of the items")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from segue.data.checks import refuse_where
+from segue.data.checks import refuse_where, shown
 from segue.data.ids import IdLookup, as_ids
 from segue.data.log import InteractionLog
 from segue.data.readers import Layout, Source, open_table
@@ -67,10 +67,12 @@ def read_items(
     item_col: str | None = None,
     title_col: str | None = None,
     log: InteractionLog | None = None,
+    refuse_duplicates: bool = False,
 ) -> Catalogue:
     """Read and check a catalogue.
 
-    A column that is called `item_id` or `title` but was not chosen for that is left out.
+    Of an item's rows the first one is kept, and the notes count the others. A column that is called
+    `item_id` or `title` but was not chosen for that is left out.
 
     Args:
         source: CSV or TSV (`.gz` too), Parquet (a file or a directory), MovieLens' `movies.dat` or
@@ -78,9 +80,10 @@ def read_items(
         item_col, title_col: The columns, where they are not called `item_id` and `title` or by a
             usual alias such as `movieId` or `name`. A title may be missing.
         log: The log of these items: a column that is called as its item column is tried first.
+        refuse_duplicates: Whether an item that has two rows is refused.
 
     Raises:
-        DataError: As `read_log`, and an item that has two rows.
+        DataError: As `read_log`, and duplicates that are to be refused.
     """
     table = open_table(source, LAYOUTS)
     own = log.columns.get(ITEM.name) if log is not None else None
@@ -98,16 +101,38 @@ def read_items(
     ids = as_ids(
         raw[columns[CATALOGUE_ITEM]].alias(ITEM.name), table.label, is_untyped=table.is_untyped
     )
-    is_repeated = ~ids.is_first_distinct()
-    refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
     frame = raw.rename({column: role.name for role, column in columns.items()})
     frame = frame.with_columns(ids)
     if TITLE in columns:
         frame = frame.with_columns(pl.col(TITLE.name).cast(pl.String))
+    if refuse_duplicates:
+        is_repeated = ~frame[ITEM.name].is_first_distinct()
+        refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
     notes = column_notes(columns) + unsettled_notes(table.names, [TITLE], columns)
     notes += [
         f"the column {name!r} is left out: {name} is read from another"
         for name in table.names
         if name in taken
     ]
+    notes += _duplicate_notes(frame)
+    frame = frame.unique(ITEM.name, keep="first", maintain_order=True)
     return Catalogue(frame, tuple(f"items: {note}" for note in notes))
+
+
+def _duplicate_notes(frame: pl.DataFrame) -> list[str]:
+    """What is lost where every item keeps its first row alone, a line for each kind of loss."""
+    num_items = frame[ITEM.name].n_unique()
+    if num_items == frame.height:
+        return []
+    different = frame.unique(maintain_order=True)
+    notes = []
+    if num_equal := frame.height - different.height:
+        notes.append(f"dropped {num_equal:,} of {frame.height:,} rows that equal another")
+    if num_other := different.height - num_items:
+        item_id = different[ITEM.name].filter(~different[ITEM.name].is_first_distinct())[0]
+        notes.append(
+            f"dropped {num_other:,} of {frame.height:,} rows of items whose first row is another, "
+            f"such as {shown(item_id)}; --refuse-duplicate-items (refuse_duplicates= in Python) "
+            f"refuses them"
+        )
+    return notes
