@@ -120,6 +120,14 @@ def test_a_catalogues_columns_are_chosen_by_options(command, no_training, books,
     assert titles(no_training) == [(1, "L1"), (2, "L2")]
 
 
+def test_a_catalogues_lists_are_chosen_by_an_option(command, no_training, books, tmp_path):
+    log, items = books
+    items.write_text("sku,kind,title\ns1,a|b,x|y\n")
+    command("fit", log, "--items", items, "--list-col", "kind", "--out", tmp_path / "new")
+    (row,) = no_training[0]["items"].frame.select("kind", "title").rows()
+    assert row == (["a", "b"], "x|y")
+
+
 def test_an_item_with_two_rows_is_refused_where_that_is_asked_for(
     command, no_training, books, tmp_path
 ):

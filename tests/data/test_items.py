@@ -19,8 +19,8 @@ def test_movies_dat_has_ids_titles_and_genres(tmp_path: Path) -> None:
     frame = read_items(path).frame
     assert frame.columns == ["item_id", "title", "genres"]
     assert frame.rows() == [
-        (1, "Toy Story (1995)", "Animation|Comedy"),
-        (73, "Misérables", "Drama"),
+        (1, "Toy Story (1995)", ["Animation", "Comedy"]),
+        (73, "Misérables", ["Drama"]),
     ]
 
 
@@ -40,7 +40,7 @@ def test_a_recbole_item_file_is_read(tmp_path: Path) -> None:
     path.write_text("item_id:token\tmovie_title:token_seq\tclass:token_seq\n1\tToy Story\tComedy\n")
     frame = read_items(path).frame
     assert frame.columns == ["item_id", "title", "class"]
-    assert frame.rows() == [(1, "Toy Story", "Comedy")]
+    assert frame.rows() == [(1, "Toy Story", ["Comedy"])]
 
 
 def test_id_and_title_come_first_and_other_columns_keep_their_types() -> None:
@@ -150,3 +150,33 @@ def test_equal_rows_alone_are_one_row() -> None:
     items = read_items(source)
     assert items.frame.rows() == [(1, "a"), (2, None)]
     assert items.notes == ("items: dropped 1 of 3 rows that equal another",)
+
+
+def test_a_bar_in_text_makes_no_list() -> None:
+    source = pl.DataFrame({"item_id": [1, 2], "title": ["Face|Off", "Heat"], "kind": ["a|b", "a"]})
+    assert read_items(source).frame.schema == {
+        "item_id": pl.Int64,
+        "title": pl.String,
+        "kind": pl.String,
+    }
+
+
+def test_lists_are_those_that_an_option_names_or_that_are_lists_already(tmp_path: Path) -> None:
+    columns = {"item_id": [1, 2, 3, 4], "kind": ["a | b", "a", "||", None]}
+    source = pl.DataFrame({**columns, "tags": [["x|y"], [], None, ["z"]]})
+    items = read_items(source, list_cols=["kind", "tags"]).frame
+    assert items["kind"].to_list() == [["a", "b"], ["a"], [], None]
+    assert items["tags"].to_list() == [["x|y"], [], None, ["z"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("genre", "no column 'genre' to read as lists; its columns are .*'kind'.*--list-col"),
+        ("year", "year is of type Int64; lists are read from text"),
+    ],
+)
+def test_a_column_that_cannot_be_lists_is_refused(name: str, message: str) -> None:
+    source = pl.DataFrame({"item_id": [1], "kind": ["a|b"], "year": [1999]})
+    with pytest.raises(DataError, match=message):
+        read_items(source, list_cols=[name])

@@ -314,7 +314,7 @@ def test_the_files_of_movielens_1m_are_read(data):
     )
     log, items = load("ml-1m")
     assert log.frame.rows() == [(1, 1193, 978300760, 5.0), (1, 661, 978302109, 3.0)]
-    assert items.frame.rows() == [(661, "Misérables, Les (1995)", "Drama|Musical")]
+    assert items.frame.rows() == [(661, "Misérables, Les (1995)", ["Drama", "Musical"])]
 
 
 def test_the_benchmark_as_parquet_is_ordered_by_position_where_times_are_null(data):
@@ -328,10 +328,11 @@ def test_the_benchmark_as_parquet_is_ordered_by_position_where_times_are_null(da
         "timestamp": [None, 978300000, 978300001],
     }
     pl.DataFrame(frame).write_parquet(folder / "interactions.parquet")
-    pl.DataFrame({"item_id": [10], "title": ["Heat (1995)"], "genres": ["Crime"]}).write_parquet(
-        folder / "items.parquet"
-    )
-    log, _ = load("ml-1m")
+    pl.DataFrame(
+        {"item_id": [10], "title": ["Heat (1995)"], "genres": ["Crime|War"]}
+    ).write_parquet(folder / "items.parquet")
+    log, items = load("ml-1m")
+    assert items.frame["genres"].to_list() == [["Crime", "War"]]
     assert log.frame.sort("timestamp")["item_id"].to_list() == [10, 30, 20]
 
 
@@ -361,8 +362,8 @@ def test_the_genre_columns_of_movielens_100k_become_one(data):
     assert log.frame.rows() == [(196, 1, 881250949, 3.0), (186, 2, 891717742, 4.0)]
     assert items.frame.columns == ["item_id", "title", "genres"]
     assert items.frame.rows() == [
-        (1, "Toy Story (1995)", "Animation|Children's|Comedy"),
-        (2, "Misérables, Les (1995)", ""),
+        (1, "Toy Story (1995)", ["Animation", "Children's", "Comedy"]),
+        (2, "Misérables, Les (1995)", []),
     ]
 
 
@@ -374,14 +375,14 @@ RECBOLE_ITEMS = (
 )
 
 
-def test_the_years_and_genres_of_recbole_are_written_as_movielens_writes_them(data):
+def test_the_years_and_genres_of_recbole_are_as_those_of_movielens(data):
     files = {"ml-100k.inter": RECBOLE_LOG, "ml-100k.item": RECBOLE_ITEMS}
     write_files(data / "ml-100k", files)
     log, items = load("ml-100k")
     assert log.frame.rows() == [(196, 1, 881250949, 3.0)]
     assert items.frame.rows() == [
-        (1, "Toy Story (1995)", "Animation|Children's|Comedy"),
-        (2, "unkonwn", "unknown"),
+        (1, "Toy Story (1995)", ["Animation", "Children's", "Comedy"]),
+        (2, "unkonwn", ["unknown"]),
     ]
 
 
@@ -446,4 +447,4 @@ def test_movielens_100k_comes_whole_from_the_package_index(nowhere):
     assert len(log) == 100_000
     assert log.frame["user_id"].n_unique() == 943
     assert log.frame["item_id"].n_unique() == 1_682
-    assert items.frame.row(0) == (1, "Toy Story (1995)", "Animation|Children's|Comedy")
+    assert items.frame.row(0) == (1, "Toy Story (1995)", ["Animation", "Children's", "Comedy"])

@@ -54,9 +54,9 @@ def test_the_long_tail_is_what_the_items_with_80_percent_leave():
 
 
 def test_diversity_of_genres_by_hand():
-    features = label_features(pl.Series(["Comedy|Drama", "Drama", "War", None, ""]))
+    features = label_features(pl.Series([["Comedy", "Drama"], ["Drama"], ["War"], None, []]))
     assert features.tolist() == [[0] * 3, [1, 1, 0], [0, 1, 0], [0, 0, 1], [0] * 3, [0] * 3]
-    # Comedy|Drama and Drama: cosine 1 / sqrt 2. Without genres: distance 1. One item: no pair.
+    # The first two: cosine 1 / sqrt 2. Without genres: distance 1. One item: no pair.
     lists = np.array([[1, 2, 0], [3, 4, 0], [1, 2, 3], [5, 0, 0]])
     close = 1 - 1 / math.sqrt(2)
     assert intra_list_diversity(lists, features) == pytest.approx((close + 1 + (close + 2) / 3) / 3)

@@ -61,7 +61,7 @@ def test_users_are_grouped_by_their_training_interactions_and_new_ones_stand_apa
 
 
 def test_a_column_groups_users_by_each_label_of_their_target():
-    genres = ["War|Drama", "Drama", *[None] * 8]
+    genres = [["War", "Drama"], ["Drama"], *[None] * 8]
     found = sliced([1, 0, 1], targets=[1, 2, 3], genres=genres)
     hits = {
         group: (each["users"], each["metrics"]["hr@10"])

@@ -20,7 +20,7 @@ START_S = 10**9
 
 @pytest.fixture(scope="session")
 def genre_of():
-    return lambda item_id: ("Drama|War", "Comedy", "War")[item_id % 3]
+    return lambda item_id: (["Drama", "War"], ["Comedy"], ["War"])[item_id % 3]
 
 
 @pytest.fixture(scope="session")

@@ -162,9 +162,10 @@ def test_a_run_without_a_test_part_says_so_in_each_section(by_user, tmp_path):
     assert document["data"]["interactions"] == run.split.histories.num_interactions
 
 
-def test_the_column_that_groups_is_genres_or_the_first_text_of_few_labels():
+def test_the_column_that_groups_is_genres_or_the_first_of_few_labels():
     text = pl.DataFrame({"title": ["a", "b"], "url": ["x", "x"], "kind": ["p", "q"]})
     assert label_column(text) == "kind"
-    assert label_column(text.with_columns(genres=pl.Series(["War|Drama", None]))) == "genres"
+    assert label_column(text.with_columns(genres=pl.Series([["War", "Drama"], None]))) == "genres"
+    assert label_column(text.with_columns(genres=pl.Series(["War|Drama", None]))) == "kind"
     assert label_column(text.select("title")) is None
     assert label_column(None) is None

@@ -26,7 +26,7 @@ from segue.serving.service import Service
 from segue.serving.settings import Settings
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
-GENRES = ["Drama", "Comedy", "Comedy|Drama", "Children's|Comedy"]
+GENRES = [["Drama"], ["Comedy"], ["Comedy", "Drama"], ["Children's", "Comedy"]]
 NUM_ITEMS = 30
 
 

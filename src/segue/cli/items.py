@@ -30,6 +30,13 @@ class ItemOptions:
     items_title_col: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of titles in --items.")
     ] = None
+    list_col: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A column of --items that holds several labels, with a | between them.",
+        ),
+    ] = None
     refuse_duplicate_items: Annotated[
         bool,
         typer.Option(
@@ -53,6 +60,7 @@ class ItemOptions:
             item_col=self.items_id_col,
             title_col=self.items_title_col,
             log=log,
+            list_cols=self.list_col or (),
             refuse_duplicates=self.refuse_duplicate_items,
         )
 
@@ -63,6 +71,6 @@ class ItemOptions:
             RequestError: There is none.
         """
         for option in fields(self):
-            if self.items is None and getattr(self, option.name) != option.default:
+            if self.items is None and getattr(self, option.name) not in (option.default, []):
                 flag = f"--{option.name.replace('_', '-')}"
                 raise RequestError(f"{flag} needs --items, the file of the items")

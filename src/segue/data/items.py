@@ -1,11 +1,13 @@
 """The catalogue: titles and whatever else is known of the items."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
-from segue.data.checks import refuse_where, shown
+from segue.data.checks import refuse_where, shown, shown_names
 from segue.data.ids import IdLookup, as_ids
+from segue.data.labels import BAR, split_labels
 from segue.data.log import InteractionLog
 from segue.data.readers import Layout, Source, open_table
 from segue.data.roles import (
@@ -25,7 +27,7 @@ GENRES_OF_100K = (
     "Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western"
 )
 LAYOUTS = {
-    ".dat": Layout("::", (ITEM.name, TITLE.name, "genres")),
+    ".dat": Layout("::", (ITEM.name, TITLE.name, "genres"), {"genres": BAR}),
     ".item": Layout(
         "|",
         (
@@ -67,6 +69,7 @@ def read_items(
     item_col: str | None = None,
     title_col: str | None = None,
     log: InteractionLog | None = None,
+    list_cols: Collection[str] = (),
     refuse_duplicates: bool = False,
 ) -> Catalogue:
     """Read and check a catalogue.
@@ -80,6 +83,8 @@ def read_items(
         item_col, title_col: The columns, where they are not called `item_id` and `title` or by a
             usual alias such as `movieId` or `name`. A title may be missing.
         log: The log of these items: a column that is called as its item column is tried first.
+        list_cols: Columns of text that hold several labels each, with a `|` between them, such as
+            genres. Columns of lists need no mention, nor do those that the format marks as lists.
         refuse_duplicates: Whether an item that has two rows is refused.
 
     Raises:
@@ -103,6 +108,8 @@ def read_items(
     )
     frame = raw.rename({column: role.name for role, column in columns.items()})
     frame = frame.with_columns(ids)
+    known = {name: separator for name, separator in table.lists.items() if name in others}
+    frame = _with_lists(frame, {**known, **dict.fromkeys(list_cols, BAR)}, table.label)
     if TITLE in columns:
         frame = frame.with_columns(pl.col(TITLE.name).cast(pl.String))
     if refuse_duplicates:
@@ -117,6 +124,31 @@ def read_items(
     notes += _duplicate_notes(frame)
     frame = frame.unique(ITEM.name, keep="first", maintain_order=True)
     return Catalogue(frame, tuple(f"items: {note}" for note in notes))
+
+
+def _with_lists(frame: pl.DataFrame, separators: Mapping[str, str], where: str) -> pl.DataFrame:
+    """The frame with these columns of text as lists; those that are lists already stay.
+
+    Raises:
+        DataError: There is no such column, or it is neither text nor lists.
+    """
+    lists = []
+    for name, separator in separators.items():
+        if name not in frame.columns:
+            raise DataError(
+                f"{where} has no column {name!r} to read as lists; its columns are "
+                f"{shown_names(frame.columns)}: name one with --list-col (list_cols= in Python)"
+            )
+        column = frame[name]
+        if isinstance(column.dtype, pl.List):
+            continue
+        if column.dtype not in (pl.String, pl.Null):
+            raise DataError(
+                f"{where}: {name} is of type {column.dtype}; lists are read from text: name "
+                f"another column with --list-col (list_cols= in Python)"
+            )
+        lists.append(split_labels(column.cast(pl.String), separator))
+    return frame.with_columns(lists)
 
 
 def _duplicate_notes(frame: pl.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
@@ -18,6 +18,7 @@ from uuid import UUID
 import polars as pl
 
 from segue.data.checks import shown
+from segue.data.labels import BLANK
 from segue.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,23 +39,29 @@ CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 
 @dataclass(frozen=True)
 class Layout:
-    """A text file without a header or quotes: what stands between the fields, and their names."""
+    """A text file without a header or quotes: what stands between the fields, and their names.
+
+    `lists` are the columns that hold several labels, and what stands between those.
+    """
 
     separator: str
     columns: tuple[str, ...]
+    lists: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
     """A table that can be read: its name in messages, its columns, and how to get some of them.
 
-    `is_untyped` is True where every field is text because the format knows nothing else.
+    `is_untyped` is True where every field is text because the format knows nothing else. `lists`
+    are the columns of text that the format says hold several labels, and what stands between those.
     """
 
     label: str
     names: tuple[str, ...]
     is_untyped: bool
     read: Callable[[Sequence[str]], "Rows"]
+    lists: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,14 @@ def _open_text(path: Path, suffix: str) -> Table:
         stripped = pl.all().str.strip_chars()
         is_empty = (stripped.str.len_bytes() == 0) & (pl.all().str.len_bytes() > 0)
         lazy = lazy.with_columns(pl.when(~is_empty).then(stripped))
-        return _lazy_table(lazy, str(path), is_untyped=True)
+        table = _lazy_table(lazy, str(path), is_untyped=True)
+        return replace(table, lists=_atomic_lists(header)) if is_atomic else table
+
+
+def _atomic_lists(header: str) -> dict[str, str]:
+    """RecBole's columns of several words, which blanks separate."""
+    typed = [field.partition(":") for field in header.split("\t")]
+    return {name.strip(): BLANK for name, _, kind in typed if kind == "token_seq"}
 
 
 def _open_headerless(path: Path, layout: Layout) -> Table:
@@ -169,7 +183,11 @@ def _open_headerless(path: Path, layout: Layout) -> Table:
     frame = fields.struct.rename_fields(layout.columns).struct.unnest()
     num_blank = int(is_blank.sum())
     return Table(
-        str(path), layout.columns, True, lambda names: Rows(frame.select(names), num_blank)
+        str(path),
+        layout.columns,
+        True,
+        lambda names: Rows(frame.select(names), num_blank),
+        layout.lists,
     )
 
 

@@ -146,7 +146,7 @@ def label_features(labels: pl.Series) -> npt.NDArray[np.float64]:
     """0 or 1 for each label, float64[num_items + 1, labels].
 
     Args:
-        labels: Of each item 1..num_items in order: text, several labels between bars, or null.
+        labels: Of each item 1..num_items in order: text, a list of it, or null.
     """
     items = np.arange(1, len(labels) + 1)
     pairs = pl.DataFrame({"item": items, "label": labels_of(labels)}).explode("label")

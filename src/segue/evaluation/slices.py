@@ -132,9 +132,9 @@ def _by_quarter(
 def _by_label(
     name: str, ranking: Ranking, labels: pl.Series, targets: npt.NDArray[np.int32]
 ) -> Iterator[Slice]:
-    of_targets = labels.gather(targets.astype(np.int64) - 1).cast(pl.String).fill_null("(none)")
-    of_users = pl.DataFrame({"user": np.arange(len(targets)), "label": labels_of(of_targets)})
-    exploded = of_users.explode("label")
+    of_targets = labels_of(labels.gather(targets.astype(np.int64) - 1))
+    of_users = pl.DataFrame({"user": np.arange(len(targets)), "label": of_targets})
+    exploded = of_users.explode("label").with_columns(pl.col("label").fill_null("(none)"))
     groups = exploded.group_by("label").agg("user").with_columns(users=pl.col("user").list.len())
     for row in (
         groups.sort(["users", "label"], descending=[True, False]).head(MAX_LABELS).to_dicts()

@@ -67,13 +67,13 @@ def measured(recommender: Recommender, name: str) -> dict[str, Section]:
 
 
 def label_column(catalogue: pl.DataFrame | None) -> str | None:
-    """The column that groups items: `genres`, or the first text of few labels; None without."""
+    """The column that groups items: `genres`, or the first text or lists of few labels."""
     if catalogue is None:
         return None
     texts = [
         column.name
         for column in catalogue
-        if column.dtype == pl.String and column.name != TITLE.name
+        if column.dtype in (pl.String, pl.List(pl.String)) and column.name != TITLE.name
     ]
     for name in sorted(texts, key=lambda each: each != "genres"):
         labels = labels_of(catalogue[name].drop_nulls()).explode()

@@ -11,7 +11,7 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from segue.data.checks import shown, shown_names
-from segue.data.labels import holds_several, labels_of
+from segue.data.labels import labels_of
 from segue.errors import RequestError
 
 Operator = Literal["eq", "in", "contains", "lt", "lte", "gt", "gte"]
@@ -26,7 +26,7 @@ class Condition:
     Attributes:
         field: The column.
         op: `eq`, `lt`, `lte`, `gt`, `gte` compare; `in` asks for one of a list of values;
-            `contains` finds a piece of text, or one entry of a list, whatever its case.
+            `contains` finds a piece of text, or one whole entry of a list, whatever its case.
         value: Of the column's kind; dates as ISO 8601 text; a list for `in`.
     """
 
@@ -47,16 +47,12 @@ class Filter:
 class ItemFilters:
     """Evaluates filters over a catalogue.
 
-    A text column in which some value holds a `|` is a list of what stands between them. Where the
-    catalogue has no value, no condition holds.
+    Where the catalogue has no value, no condition holds.
     """
 
     def __init__(self, catalogue: pl.DataFrame) -> None:
         """Take the catalogue, one row per dense id 1..num_items in that order."""
         self._catalogue = catalogue
-        self._list_columns = {
-            column.name for column in catalogue.select(pl.col(pl.String)) if holds_several(column)
-        }
 
     def allowed(self, wanted: Filter) -> npt.NDArray[np.int32]:
         """The dense ids for which the filter holds, ascending.
@@ -71,10 +67,8 @@ class ItemFilters:
         return (np.flatnonzero(found.to_numpy()) + 1).astype(np.int32)
 
     def entries(self, field: str) -> list[str]:
-        """The different values of a text column, entries of a list one by one, in order."""
-        column = self._catalogue[field].drop_nulls()
-        if field in self._list_columns:
-            column = labels_of(column).explode()
+        """The different values of a column as text, entries of a list one by one, in order."""
+        column = labels_of(self._catalogue[field]).explode().drop_nulls()
         return column.filter(column.str.len_bytes() > 0).unique().sort().to_list()
 
     def _conditions(self, conditions: Sequence[Condition]) -> pl.Expr:
@@ -125,15 +119,17 @@ class ItemFilters:
         if isinstance(dtype, pl.List):
             if not isinstance(condition.value, Scalar):
                 raise _unfit(condition, "one value")
-            return column.list.contains(_value(condition.value, dtype.inner, condition))
+            wanted = _value(condition.value, dtype.inner, condition)
+            if isinstance(wanted, str):
+                folded = column.list.eval(pl.element().cast(pl.String).str.to_lowercase())
+                return folded.list.contains(wanted.lower())
+            return column.list.contains(wanted)
         if not isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
             raise _unfit(condition, "text or a list; compare it with eq, in, lt, lte, gt or gte")
         if not isinstance(condition.value, str):
             raise _unfit(condition, "text")
-        text, wanted = column.cast(pl.String).str.to_lowercase(), condition.value.lower()
-        if condition.field in self._list_columns:
-            return labels_of(text).list.contains(wanted)
-        return text.str.contains(wanted, literal=True)
+        text = column.cast(pl.String).str.to_lowercase()
+        return text.str.contains(condition.value.lower(), literal=True)
 
 
 def _value(
@@ -154,6 +150,8 @@ def _value(
         raise _unfit(condition, "true or false")
     if isinstance(dtype, pl.Date | pl.Datetime):
         return _moment(value, dtype, condition)
+    if isinstance(dtype, pl.List):
+        raise _unfit(condition, "contains, as it holds lists")
     if not dtype.is_numeric():
         raise _unfit(condition, f"no filter: it holds {dtype}")
     # Beyond 64 bits, no column has a value to compare with.

@@ -32,12 +32,14 @@ class Files:
 
     Attributes:
         time_col: The log's time column, where it is not the usual one.
+        list_cols: The catalogue's columns of text that are lists, as for `read_items`.
         tidy: Gives the catalogue the columns that segue's users expect.
     """
 
     log: str
     items: str
     time_col: str | None = None
+    list_cols: tuple[str, ...] = ()
     tidy: Callable[[pl.DataFrame], pl.DataFrame] | None = None
 
     def are_in(self, folder: Path) -> bool:
@@ -99,7 +101,7 @@ class ArchivedSource:
         if files is None:
             raise DatasetError(f"{folder} lost its files while {self.name} was loaded; try again")
         log = read_log(folder / files.log, time_col=files.time_col)
-        items = read_items(folder / files.items)
+        items = read_items(folder / files.items, log=log, list_cols=files.list_cols)
         return log, items if files.tidy is None else Catalogue(files.tidy(items.frame), items.notes)
 
 

@@ -13,25 +13,26 @@ from segue.data.sources.protocol import SOURCES
 
 
 def _tidy_recbole(films: pl.DataFrame) -> pl.DataFrame:
-    """RecBole keeps the year (or a word) in `release_year` and the genres in `class`, spaced."""
+    """RecBole keeps the year (or a word) in `release_year` and the genres in `class`."""
     has_year = pl.col("release_year").str.contains(r"^\d{4}$")
     dated = pl.format("{} ({})", TITLE.name, "release_year")
     return films.select(
         ITEM.name,
         pl.when(has_year).then(dated).otherwise(TITLE.name).alias(TITLE.name),
-        pl.col("class").str.replace_all(" ", "|", literal=True).alias("genres"),
+        pl.col("class").alias("genres"),
     )
 
 
 def _tidy_100k(films: pl.DataFrame) -> pl.DataFrame:
     """GroupLens' `u.item` has a column of 0 or 1 for each genre."""
     named = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in GENRES_OF_100K.split()]
-    genres = pl.concat_str(named, separator="|", ignore_nulls=True).alias("genres")
+    genres = pl.concat_list(named).list.drop_nulls().alias("genres")
     return films.select(ITEM.name, TITLE.name, genres)
 
 
 MOVIELENS = "https://files.grouplens.org/datasets/movielens"
-RATINGS_CSV = Files("ratings.csv", "movies.csv")
+GENRES = ("genres",)
+RATINGS_CSV = Files("ratings.csv", "movies.csv", list_cols=GENRES)
 RECBOLE_100K = Files("ml-100k.inter", "ml-100k.item", tidy=_tidy_recbole)
 
 # SHA-256 of the archives: as TensorFlow Datasets records them (url_checksums/movielens.txt).
@@ -43,7 +44,9 @@ _DATASETS = (
         "MovieLens 1M: 1,000,209 ratings of 3,706 films by 6,040 users, 2000 to 2003",
         5.9,
         Files("ratings.dat", "movies.dat"),
-        other_files=(Files("interactions.parquet", "items.parquet", time_col="position"),),
+        other_files=(
+            Files("interactions.parquet", "items.parquet", time_col="position", list_cols=GENRES),
+        ),
     ),
     ArchivedSource(
         "ml-100k",

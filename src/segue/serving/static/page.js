@@ -84,7 +84,7 @@ function showResults(answer) {
     const metadata = item.metadata || {};
     const score = `score ${item.score.toFixed(3)}`;
     const kinds = page.genreField && metadata[page.genreField];
-    const about = kinds ? `${String(kinds).split("|").join(", ")} · ${score}` : score;
+    const about = kinds ? `${[kinds].flat().join(", ")} · ${score}` : score;
     const title = titleOf(item);
     return element(
       "li", {},
