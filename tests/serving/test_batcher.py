@@ -9,8 +9,16 @@ from contextlib import contextmanager
 import httpx
 import jax.monitoring
 import pytest
+from polars.exceptions import PanicException
 
-from segue.serving.batcher import Batcher, ClosedError, LateError, QueueFullError
+from segue.errors import SegueError
+from segue.serving.batcher import (
+    Batcher,
+    ClosedError,
+    FailedError,
+    LateError,
+    QueueFullError,
+)
 from segue.serving.model import ServedQuestion, Wanted
 
 
@@ -131,25 +139,93 @@ def test_who_waits_past_the_deadline_is_told_and_the_question_is_dropped():
     assert gated.batches == [[0]]
 
 
-def test_a_failing_batch_tells_those_who_asked_and_the_thread_lives_on(caplog):
-    failing = Gated()
-    failing.may_go.set()
+FAULTS = [
+    ArithmeticError("unlucky"),
+    MemoryError(),
+    SystemExit(3),
+    PanicException("called `Option::unwrap()` on a `None` value"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda each: type(each).__name__)
+def test_only_the_question_at_fault_fails_of_those_answered_together(fault, caplog):
+    gated = Gated()
 
     def answer(questions: list[int]) -> list[int]:
+        answers = gated(questions)
         if 13 in questions:
-            raise ArithmeticError("unlucky")
-        return failing(questions)
+            raise fault
+        return answers
 
-    answer.may_go = failing.may_go  # type: ignore[attr-defined]
+    answer.may_go = gated.may_go  # type: ignore[attr-defined]
 
     async def ask(made):
-        with pytest.raises(ArithmeticError):
-            await made.ask([13], 10)
-        return await made.ask([1], 10)
+        first = await started(gated, made, 0)
+        tasks = [asyncio.create_task(made.ask([each], 10)) for each in (1, 13, 2)]
+        await asyncio.sleep(0.01)
+        gated.may_go.set()
+        return await asyncio.gather(first, *tasks, return_exceptions=True), await made.ask([3], 10)
 
     with batcher(answer) as made:
-        assert asyncio.run(ask(made)) == [2]
-    assert "unlucky" in caplog.text
+        (first, one, failed, two), later = asyncio.run(ask(made))
+        assert made.is_alive
+    assert (first, one, two, later) == ([1], [2], [3], [4])
+    assert isinstance(failed, FailedError)
+    assert gated.batches == [[0], [1, 13, 2], [1], [13], [2], [3]]
+    assert len(caplog.records) == 1
+    assert type(fault).__name__ in caplog.text
+
+
+def test_an_error_that_is_foreseen_is_for_all_who_were_answered_together():
+    gated = Gated()
+
+    def answer(questions: list[int]) -> list[int]:
+        gated(questions)
+        raise SegueError("the database is away")
+
+    answer.may_go = gated.may_go  # type: ignore[attr-defined]
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        tasks = [asyncio.create_task(made.ask([each], 10)) for each in (1, 2)]
+        await asyncio.sleep(0.01)
+        gated.may_go.set()
+        return await asyncio.gather(first, *tasks, return_exceptions=True)
+
+    with batcher(answer) as made:
+        errors = asyncio.run(ask(made))
+    assert [str(each) for each in errors] == ["the database is away"] * 3
+    assert gated.batches == [[0], [1, 2]]
+
+
+def test_a_thread_that_dies_leaves_nobody_waiting(caplog):
+    gated = Gated()
+    may_die = threading.Event()
+
+    def die(size: int) -> None:
+        if may_die.is_set():
+            raise PanicException("no question is at fault")
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        taken = asyncio.create_task(made.ask([1, 2, 3, 4], 60))
+        waiting = asyncio.create_task(made.ask([5], 60))
+        await asyncio.sleep(0.01)
+        may_die.set()
+        gated.may_go.set()
+        outcomes = await asyncio.gather(first, taken, waiting, return_exceptions=True)
+        with pytest.raises(ClosedError):
+            await made.ask([6], 60)
+        return outcomes
+
+    with batcher(gated, on_batch=die) as made:
+        first, taken, waiting = asyncio.run(ask(made))
+        made.close()
+        assert not made.is_alive
+    assert first == [1]
+    assert isinstance(taken, ClosedError)
+    assert isinstance(waiting, ClosedError)
+    assert "died" in caplog.text
 
 
 def test_closing_answers_what_waits_and_refuses_the_rest():

@@ -11,12 +11,13 @@ from fastapi.openapi.utils import get_openapi
 from segue import __version__
 from segue.errors import DataError, RequestError
 from segue.serving import pages, routes
-from segue.serving.batcher import ClosedError, LateError, QueueFullError
+from segue.serving.batcher import ClosedError, FailedError, LateError, QueueFullError
 from segue.serving.gate import Gate
 from segue.serving.guard import Guard
 from segue.serving.head import HeadAsGet
 from segue.serving.model import UnknownItemError
 from segue.serving.problems import (
+    DEFECT,
     ProblemDetails,
     ProblemError,
     answer_with_problems,
@@ -78,6 +79,8 @@ def _add_probes(app: FastAPI, service: Service) -> None:
         """Say whether requests will be answered."""
         if not service.is_ready:
             raise ProblemError(503, "the service is ending")
+        if not service.is_alive:
+            raise ProblemError(503, "a thread of the service died; its log has the cause")
         await asyncio.to_thread(service.store.check)
         return {"status": "ready", "model_version": service.model.version}
 
@@ -99,6 +102,7 @@ def _answer_errors(app: FastAPI) -> None:
         ),
         LateError: lambda _: ProblemError(504, "the answer was not ready by the deadline"),
         ClosedError: lambda _: ProblemError(503, "the service is ending"),
+        FailedError: lambda _: ProblemError(500, DEFECT),
         StoreError: lambda error: ProblemError(503, str(error), headers={"Retry-After": "5"}),
         BusyError: lambda error: ProblemError(409, str(error)),
         UnknownItemError: lambda error: ProblemError(404, str(error)),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from segue.errors import SegueError
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -26,6 +28,10 @@ class ClosedError(Exception):
     """The service is ending."""
 
 
+class FailedError(Exception):
+    """A question failed for a reason that nobody foresaw; the log has its cause."""
+
+
 @dataclass(eq=False)
 class _Job(Generic[Q, A]):
     questions: Sequence[Q]
@@ -34,11 +40,16 @@ class _Job(Generic[Q, A]):
     answers: "asyncio.Future[list[A]]"
 
 
+Outcome = tuple[_Job[Q, A], list[A] | Exception]
+
+
 class Batcher(Generic[Q, A]):
     """Gathers questions for a function that answers many at once.
 
     The thread takes what waits as soon as it is free, and so waits for nobody: under load batches
     grow by themselves, and a question alone is answered at once.
+
+    A batch that fails is answered job by job: only the job with the question at fault fails.
     """
 
     def __init__(
@@ -52,7 +63,8 @@ class Batcher(Generic[Q, A]):
         """Start the thread.
 
         Args:
-            answer: From questions to their answers, in order; called by one thread only.
+            answer: From questions to their answers, in order; called by one thread only. A
+                `SegueError` is for everybody in the batch.
             max_waiting: Questions that may wait; a job with more of them is let in when none do.
             max_batch: Questions answered at once, except that a job stays whole.
             on_batch: Told the size of each batch.
@@ -73,6 +85,11 @@ class Batcher(Generic[Q, A]):
         """Questions that wait now."""
         return self._waiting
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs; it ends when the batcher is closed, or by a defect."""
+        return self._thread.is_alive()
+
     async def ask(
         self, questions: Sequence[Q], deadline_s: float, *, each_counts: int = 1
     ) -> list[A]:
@@ -86,7 +103,9 @@ class Batcher(Generic[Q, A]):
         Raises:
             QueueFullError: At once, if too many questions wait.
             LateError: The deadline passed; the questions are dropped if they still wait.
-            ClosedError: The batcher is closed.
+            ClosedError: The batcher is closed, or its thread died.
+            FailedError: One of the questions failed for a reason that nobody foresaw.
+            SegueError: What `answer` raised.
         """
         loop = asyncio.get_running_loop()
         size = each_counts * len(questions)
@@ -115,8 +134,22 @@ class Batcher(Generic[Q, A]):
         self._thread.join()
 
     def _work(self) -> None:
-        while jobs := self._taken():
-            self._settle(jobs)
+        jobs: list[_Job[Q, A]] = []
+        try:
+            while jobs := self._taken():
+                self._settle(jobs)
+        except BaseException:  # a panic of Polars is no Exception
+            log.critical("the thread %s died", self._thread.name, exc_info=True)
+            self._refuse_all(jobs)
+
+    def _refuse_all(self, taken: list[_Job[Q, A]]) -> None:
+        """Take no more jobs, and let nobody wait for an answer that cannot come."""
+        with self._changed:
+            self._is_closed = True
+            refused = [*taken, *self._jobs]
+            self._jobs.clear()
+            self._waiting = 0
+        self._deliver([(job, ClosedError()) for job in refused])
 
     def _drop(self, job: _Job[Q, A]) -> None:
         """Take a job that still waits out of the queue; nobody does any more."""
@@ -138,22 +171,23 @@ class Batcher(Generic[Q, A]):
             return taken
 
     def _settle(self, jobs: list[_Job[Q, A]]) -> None:
-        questions = [question for job in jobs for question in job.questions]
-        self._on_batch(len(questions))
-        try:
-            answers = self._answer(questions)
-        except Exception as error:
-            log.exception("a batch of %d failed", len(questions))
-            self._deliver([(job, error) for job in jobs])
-            return
-        at = 0
-        outcomes: list[tuple[_Job[Q, A], list[A] | Exception]] = []
-        for job in jobs:
-            outcomes.append((job, answers[at : at + len(job.questions)]))
-            at += len(job.questions)
-        self._deliver(outcomes)
+        self._on_batch(sum(len(job.questions) for job in jobs))
+        self._deliver(self._outcomes(jobs))
 
-    def _deliver(self, outcomes: Sequence[tuple[_Job[Q, A], list[A] | Exception]]) -> None:
+    def _outcomes(self, jobs: list[_Job[Q, A]]) -> list[Outcome[Q, A]]:
+        """What each job gets: its answers, or why it has none."""
+        try:
+            answers = iter(self._answer([question for job in jobs for question in job.questions]))
+            return [(job, [next(answers) for _ in job.questions]) for job in jobs]
+        except SegueError as error:
+            return [(job, error) for job in jobs]
+        except BaseException:  # a panic of Polars is no Exception
+            if len(jobs) > 1:
+                return [outcome for job in jobs for outcome in self._outcomes([job])]
+            log.exception("a job of %d questions failed", len(jobs[0].questions))
+            return [(jobs[0], FailedError())]
+
+    def _deliver(self, outcomes: Sequence[Outcome[Q, A]]) -> None:
         """Hand over a batch by one call into the event loop; waking it costs more than the rest."""
         try:
             outcomes[0][0].loop.call_soon_threadsafe(_settle_futures, outcomes)
@@ -161,7 +195,7 @@ class Batcher(Generic[Q, A]):
             log.warning("%d answers came after the end of the service", len(outcomes))
 
 
-def _settle_futures(outcomes: Sequence[tuple[_Job[Q, A], list[A] | Exception]]) -> None:
+def _settle_futures(outcomes: Sequence[Outcome[Q, A]]) -> None:
     for job, outcome in outcomes:
         if job.answers.done():
             continue

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
+DEFECT = "a defect of segue; the server's log has the cause"
 
 
 class Fault(BaseModel):
@@ -92,7 +93,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def defect(_: Request, __: Exception) -> Response:
-        return ProblemError(500, "a defect of segue; the server's log has the cause").response()
+        return ProblemError(500, DEFECT).response()
 
 
 def invalid(errors: Sequence[Any]) -> ProblemError:

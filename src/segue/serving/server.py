@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 from threadpoolctl import threadpool_limits
 
+from segue.errors import SegueError
 from segue.serving.app import create_app
 from segue.serving.service import Service
 
@@ -35,6 +36,7 @@ def serve(service: Service, on_listening: Callable[[str], None]) -> None:
 
     Raises:
         OSError: The address is taken or not this machine's.
+        DiedError: A thread of the service died, by a defect that the log tells.
     """
     settings = service.settings
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -48,7 +50,10 @@ def serve(service: Service, on_listening: Callable[[str], None]) -> None:
     threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="blas")
     host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
     on_listening(f"http://{host}:{listener.getsockname()[1]}/")
-    _Server(config, service).run(sockets=[listener])
+    server = Server(config, service)
+    server.run(sockets=[listener])
+    if server.has_died:
+        raise DiedError("a thread of the service died; the log has the cause: start it again")
 
 
 def config_of(service: Service) -> uvicorn.Config:
@@ -64,12 +69,28 @@ def config_of(service: Service) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """Says that it is not ready as soon as it is told to end, and ends without a signal's code."""
+class DiedError(SegueError):
+    """The service cannot answer any more."""
+
+
+class Server(uvicorn.Server):
+    """Says that it is not ready as soon as it is told to end, and ends without a signal's code.
+
+    Attributes:
+        has_died: Whether it ends because a thread of the service died.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self.has_died = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end; a service that cannot answer any more does."""
+        if not self._service.is_alive:
+            self.has_died = self.should_exit = True
+            self._service.is_ready = False
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.is_ready = False

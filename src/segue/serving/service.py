@@ -82,6 +82,11 @@ class Service:
         self._reload = threading.Lock()
         self.is_ready = True
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether all threads that answer and write still run."""
+        return self._questions.is_alive and self._writes.is_alive
+
     async def ask(
         self, questions: Sequence[ServedQuestion | SimilarQuestion]
     ) -> list[ServedAnswer]:
@@ -89,7 +94,7 @@ class Service:
 
         Raises:
             SegueError: One of the questions is wrong.
-            QueueFullError, LateError, ClosedError: See `Batcher.ask`.
+            QueueFullError, LateError, ClosedError, FailedError: See `Batcher.ask`.
         """
         answers: list[ServedAnswer] = []
         for outcome in await self._questions.ask(questions, self.settings.deadline_s):
@@ -104,7 +109,7 @@ class Service:
 
         Raises:
             SegueError: The question is wrong.
-            QueueFullError, LateError, ClosedError: See `Batcher.ask`.
+            QueueFullError, LateError, ClosedError, FailedError: See `Batcher.ask`.
         """
         deadline_s = self.settings.deadline_s
         (outcome,) = await self._questions.ask([question], deadline_s, each_counts=ONLINE_ROWS)
@@ -125,7 +130,7 @@ class Service:
         """Write events; return how many were new, once they are on disk.
 
         Raises:
-            StoreError, QueueFullError, LateError, ClosedError: They may not be.
+            StoreError, QueueFullError, LateError, ClosedError, FailedError: They may not be.
         """
         return (await self._writes.ask([events], self.settings.deadline_s))[0]
 
@@ -133,7 +138,7 @@ class Service:
         """Erase a user; return how many events that were, once they are gone.
 
         Raises:
-            StoreError, QueueFullError, LateError, ClosedError: They may not be.
+            StoreError, QueueFullError, LateError, ClosedError, FailedError: They may not be.
         """
         return (await self._writes.ask([Erase(user_id)], self.settings.deadline_s))[0]
 
