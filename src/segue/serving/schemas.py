@@ -1,4 +1,8 @@
-"""What comes in and what goes out, checked strictly: no unknown field, no guessed type."""
+"""What comes in and what goes out, checked strictly: no unknown field, no guessed type.
+
+Every list that comes in has a greatest length and is read up to its first fault only: a fault is an
+object, and a body of 1 MiB has room for a million of them.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeGuard
@@ -23,7 +27,7 @@ Whole = Annotated[int, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
 Id = Text | Whole
 Number = Annotated[float, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
 Time = Annotated[str, Field(min_length=4, max_length=40)] | Whole | Number
-Ids = Annotated[list[Id], Field(max_length=MAX_HISTORY)]
+Ids = Annotated[list[Id], Field(max_length=MAX_HISTORY, fail_fast=True)]
 Scalar = Annotated[str, Field(max_length=1_000)] | bool | Whole | Number
 Part = Literal["score", "metadata"]
 
@@ -46,10 +50,10 @@ class FilterCondition(Strict):
 
     field: Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
     op: Operator
-    value: Scalar | Annotated[list[Scalar], Field(max_length=MAX_VALUES)]
+    value: Scalar | Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)]
 
 
-Conditions = Annotated[list[FilterCondition], Field(max_length=MAX_CONDITIONS)]
+Conditions = Annotated[list[FilterCondition], Field(max_length=MAX_CONDITIONS, fail_fast=True)]
 
 
 class FilterExpression(Strict):
@@ -81,14 +85,16 @@ class Wish(Strict):
     allow: Ids | None = None
     deny: Ids = []
     filter: FilterExpression | None = None
-    parts: Annotated[list[Part], Field(alias="return", max_length=2)] = []
+    parts: Annotated[list[Part], Field(alias="return", max_length=2, fail_fast=True)] = []
 
 
 class Somebody(Strict):
     """A user, or a history, oldest item first; a history given wins."""
 
     user_id: Id | None = None
-    history: Annotated[list[Id | Interaction], Field(max_length=MAX_HISTORY)] | None = None
+    history: (
+        Annotated[list[Id | Interaction], Field(max_length=MAX_HISTORY, fail_fast=True)] | None
+    ) = None
     at: Annotated[
         Time | None, Field(description="When it is asked, as timestamps are given; now by default.")
     ] = None
@@ -149,7 +155,10 @@ class BatchRequest(Strict):
         json_schema_extra={"examples": [{"requests": [{"history": [1270]}, {"user_id": "42"}]}]}
     )
 
-    requests: Annotated[list[RecommendationRequest], Field(min_length=1, max_length=MAX_REQUESTS)]
+    requests: Annotated[
+        list[RecommendationRequest],
+        Field(min_length=1, max_length=MAX_REQUESTS, fail_fast=True),
+    ]
 
 
 class SimilarRequest(Wish):
@@ -183,7 +192,7 @@ class EventsRequest(Strict):
         }
     )
 
-    events: Annotated[list[Any], Field(min_length=1, max_length=MAX_EVENTS)]
+    events: Annotated[list[Any], Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True)]
 
 
 class RankedItem(BaseModel):
