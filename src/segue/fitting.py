@@ -11,6 +11,7 @@ import polars as pl
 
 from segue.artifact import Run, check_catalogue
 from segue.config import DEFAULT_PRESET, Config, DrawnLossConfig, load_preset
+from segue.data.content import CONTENT, ContentEncoder
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
 from segue.data.log import InteractionLog
@@ -71,13 +72,18 @@ def fit(
             "the validation part counts its items by another vocabulary; take both from one split"
         )
     catalogue = _aligned(items, histories)
+    content = _learned_content(config, catalogue)
     item_counts = histories.item_counts()
     num_items = histories.vocabulary.num_items
     plan = Plan.of(histories, config)
     prepare(config, num_items, plan)
     refuse_too_large(num_items, plan, placement_of(config, num_items, plan))
-    model = build_model(num_items, config, catalogue)
-    validate = Validation(model, validation, histories, config) if validation else None
+    vectors = None if content is None or catalogue is None else content.vectors(catalogue)
+    model = build_model(num_items, config, _with_content(catalogue, vectors))
+    validate = None
+    if validation:
+        is_placed = None if vectors is None else np.append(False, vectors.any(axis=1))
+        validate = Validation(model, validation, histories, config, is_placed=is_placed)
     curves = train(
         model,
         histories,
@@ -104,6 +110,7 @@ def fit(
         training=training,
         ranking=None,
         report={},
+        content=content,
     )
     recommender = Recommender(run, model)
     is_tested = isinstance(log, Split) and log.test is not None
@@ -120,6 +127,7 @@ class Validation:
         train: Histories,
         config: Config,
         *,
+        is_placed: npt.NDArray[np.bool_] | None = None,
         users_at_once: int = VALIDATION_BLOCK,
         numbers_at_once: int | None = None,
     ) -> None:
@@ -128,19 +136,21 @@ class Validation:
         Args:
             model: what is trained.
             held_out: histories and targets; a target that was never trained on has no part in the
-                loss, and is a miss in the ranking.
+                loss, and is a miss in the ranking unless the model knows its content.
             train: the training histories, for the negatives and for what was trained on.
             config: the loss and the seed.
+            is_placed: bool[num_items + 1], the items whose content the model knows, trained or not.
             users_at_once: whose loss is taken together, at most.
             numbers_at_once: in the vectors of these users' negatives, at most; None: as suits the
                 device.
         """
         self._held_out = held_out
         item_counts = train.item_counts()
-        self._is_trained = item_counts > 0
+        is_trained = item_counts > 0
+        self._is_ranked = is_trained if is_placed is None else is_trained | is_placed
         self._scorer = ModelScorer(model, item_counts)
         self._loss = compiled(model, partial(_loss_of_queries, model))
-        self._weights = self._is_trained[held_out.targets].astype(np.float32)
+        self._weights = is_trained[held_out.targets].astype(np.float32)
         self._block = users_at_once
         self._targets = {"positive_sequence": held_out.targets[:, None]}
         if isinstance(config.loss, DrawnLossConfig):
@@ -152,7 +162,7 @@ class Validation:
     def __call__(self) -> dict[str, float]:
         """`val_loss`, and `ndcg@10` and `hr@10` on the whole catalogue."""
         scorer = EncodedScorer(self._scorer, self._held_out.histories)
-        ranking = rank_full(scorer, self._held_out, is_trained=self._is_trained)
+        ranking = rank_full(scorer, self._held_out, is_trained=self._is_ranked)
         summary = summarize(ranking.ranks)
         ranked = {name: summary[name] for name in ("ndcg@10", "hr@10")}
         return {"val_loss": self._loss_of(scorer.queries), **ranked}
@@ -195,6 +205,33 @@ def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.ND
     if split.repeats:  # what is ranked in validation then differs
         whole.append(np.array([split.repeats]))
     return [*whole, validation.histories, validation.targets] if validation else whole
+
+
+def _learned_content(config: Config, catalogue: pl.DataFrame | None) -> ContentEncoder | None:
+    """What makes the vectors of content, where the item tower reads them.
+
+    Raises:
+        DataError: There is no catalogue, or it lacks a column.
+    """
+    columns = config.items.content_columns
+    if not columns:
+        return None
+    if catalogue is None:
+        raise DataError(
+            f"the features {', '.join(columns)} are columns of the catalogue, and there is none; "
+            f"give --items FILE (items= in Python)"
+        )
+    size, seed = config.items.content_numbers, config.training.seed
+    return ContentEncoder.learned(catalogue, columns, size, seed)
+
+
+def _with_content(
+    catalogue: pl.DataFrame | None, vectors: npt.NDArray[np.float32] | None
+) -> pl.DataFrame | None:
+    """The catalogue with the vectors of content beside its own columns."""
+    if catalogue is None or vectors is None:
+        return catalogue
+    return catalogue.with_columns(pl.Series(CONTENT, vectors))
 
 
 def _aligned(items: Catalogue | None, histories: Histories) -> pl.DataFrame | None:

@@ -13,6 +13,7 @@ import polars as pl
 from segue.artifact import Run, read_run, write_run
 from segue.data.columns import ASKED_AT
 from segue.data.histories import Histories
+from segue.data.items import Catalogue
 from segue.data.splits import HeldOut
 from segue.data.times import TimeUnit, as_moment, to_seconds
 from segue.errors import DataError, RequestError
@@ -21,6 +22,7 @@ from segue.evaluation.baselines import usual_baselines
 from segue.evaluation.protocol import Ranking, Scorer
 from segue.model.sequence_model import SequenceModel, build_model
 from segue.model.weights import WeightViews, load_weights
+from segue.new_items import with_items
 from segue.retrieval.selection import TopK
 from segue.retriever import ModelScorer, Retriever
 
@@ -99,6 +101,21 @@ class Recommender:
             OutputError: it exists (and `force` is not set) or cannot be written.
         """
         write_run(self.run, path, force=force)
+
+    def with_items(self, items: Catalogue) -> "Recommender":
+        """A recommender that knows these items too, or what is said of them now.
+
+        Nothing is trained: a new item is placed by its content, from the next request on.
+
+        Args:
+            items: As `segue.read_items` gives them, with the columns that the run reads
+                (`item_features`).
+
+        Raises:
+            RequestError: The run knows items by their interactions alone.
+            DataError: As `segue.new_items.with_items`.
+        """
+        return Recommender(with_items(self.run, self.model, items))
 
     def evaluate(
         self,
@@ -399,15 +416,17 @@ class Recommender:
         if not request_time:
             test = replace(test, histories=test.histories.asked(None))
         is_time_known = ASKED_AT in self.model.wants and test.histories.asked_at is not None
-        rank = protocols.ranker(protocol, self.run.item_counts > 0, seed)
+        is_trained = self.run.item_counts > 0
+        rank = protocols.ranker(protocol, is_trained, seed)
         baselines, notes = self._baselines()
-        ranking = rank(ModelScorer(self.model, self.run.item_counts), test)
+        scorer = ModelScorer(self.model, self.run.item_counts)
+        ranking = protocols.ranker(protocol, self.run.is_placed, seed)(scorer, test)
         report = protocols.report(
             ranking,
             test,
             protocol=protocol,
             baselines={name: rank(scorer, test) for name, scorer in baselines.items()},
-            is_trained=self.run.item_counts > 0,
+            is_trained=is_trained,
             seed=seed,
         )
         report["notes"] += notes

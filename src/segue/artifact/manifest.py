@@ -23,8 +23,9 @@ HISTORIES = "histories.parquet"
 TRAINING = "training.json"
 RANKS = "ranks.parquet"
 REPORT = "report.json"
+CONTENT = "content.safetensors"
 REQUIRED = frozenset({CONFIG, WEIGHTS, ITEMS, TRAINING, REPORT})
-OPTIONAL = frozenset({HISTORIES, RANKS})
+OPTIONAL = frozenset({HISTORIES, RANKS, CONTENT})
 
 SHOWN_DIGITS = 12
 

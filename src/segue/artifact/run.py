@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from segue.artifact.failures import reading, writing
 from segue.artifact.histories import read_histories, write_histories
 from segue.artifact.manifest import (
     CONFIG,
+    CONTENT,
     HISTORIES,
     ITEMS,
     MANIFEST,
@@ -42,6 +43,7 @@ from segue.artifact.tables import (
     write_ranks,
 )
 from segue.config import Config, config_of_run
+from segue.data.content import ContentEncoder
 from segue.data.splits import Split
 from segue.data.times import TimeUnit
 from segue.data.vocabulary import Vocabulary
@@ -67,6 +69,7 @@ class Run:
         training: Curves, ready for JSON.
         ranking: Where each test user's target came; None if nothing was tested.
         report: Metrics and what they were measured on, ready for JSON.
+        content: What makes the vectors of content, for new items; None where the tower reads none.
 
     Raises:
         RunError: These contradict each other, or weights are not finite.
@@ -82,11 +85,20 @@ class Run:
     training: Mapping[str, Any]
     ranking: Ranking | None
     report: Mapping[str, Any]
+    content: ContentEncoder | None = None
 
     @property
     def repeats(self) -> bool:
         """Whether items of a history may be recommended again, as the log was split."""
         return self.split is not None and self.split.repeats
+
+    @cached_property
+    def is_placed(self) -> npt.NDArray[np.bool_]:
+        """bool[num_items + 1]: the items that the model has learned or whose content it knows."""
+        is_placed: npt.NDArray[np.bool_] = self.item_counts > 0
+        if self.content is not None and self.catalogue is not None:
+            is_placed[1:] |= self.content.vectors(self.catalogue).any(axis=1)
+        return is_placed
 
     @property
     def unit(self) -> TimeUnit:
@@ -182,6 +194,8 @@ def _fill(run: Run, directory: Path) -> None:
         write_histories(directory / HISTORIES, run.split)
     if run.ranking is not None:
         write_ranks(directory / RANKS, run.vocabulary, run.ranking)
+    if run.content is not None:
+        write_weights(directory / CONTENT, run.content.arrays)
     write_manifest(directory)
 
 
@@ -208,9 +222,22 @@ def _read(path: str | Path, identity: tuple[Path, bytes] | None, verify: bool) -
     if RANKS in manifest.files:
         with reading(place / RANKS):
             ranking = read_ranks(place / RANKS, vocabulary)
+    content = None
+    if CONTENT in manifest.files:
+        with reading(place / CONTENT):
+            content = ContentEncoder(config.items.content_columns, read_weights(place / CONTENT))
     with reading(place):
         return Run(
-            config, weights, vocabulary, catalogue, item_counts, split, training, ranking, report
+            config,
+            weights,
+            vocabulary,
+            catalogue,
+            item_counts,
+            split,
+            training,
+            ranking,
+            report,
+            content,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue import __version__
-from segue.cli import data
+from segue.cli import data, items
 from segue.cli.compare import compare
 from segue.cli.demo import demo
 from segue.cli.evaluate import evaluate
@@ -36,6 +36,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_com
 for command in (demo, fit, tune, evaluate, compare, recommend, similar, explain, report, serve):
     app.command(cls=TakesNegativeIds)(spelled_out(command))
 app.add_typer(data.app, name="data")
+app.add_typer(items.app, name="items")
 app.add_typer(events, name="events")
 
 

@@ -207,7 +207,7 @@ def fit(
     )
     recipe.refuse_moments()
     items.refuse_without_file()
-    config = recipe.config()
+    config = items.configured(recipe.config())
     log, own_catalogue = read_source(source, columns)
     log = filters.apply(log)
     catalogue = items.read(log) or own_catalogue

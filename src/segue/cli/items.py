@@ -1,14 +1,18 @@
-"""The catalogue of a log, and the options that say how it is read."""
+"""The catalogue of a log, the options that say how it is read, and `segue items`."""
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segue.cli.options import Force, RunPath, spelled_out
+from segue.cli.output import note
 from segue.errors import RequestError
 
 if TYPE_CHECKING:
+    from segue.config import Config
     from segue.data.items import Catalogue
     from segue.data.log import InteractionLog
 
@@ -30,6 +34,14 @@ class ItemOptions:
     items_title_col: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of titles in --items.")
     ] = None
+    item_features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN,...",
+            help="Columns of --items that say what an item is: text, labels, numbers or vectors. "
+            "The model reads them, and knows new items by them.",
+        ),
+    ] = None
     list_col: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +57,7 @@ class ItemOptions:
         ),
     ] = False
 
-    def read(self, log: "InteractionLog") -> "Catalogue | None":
+    def read(self, log: "InteractionLog | None") -> "Catalogue | None":
         """The catalogue of the log's items; None where no file is given.
 
         Raises:
@@ -64,6 +76,13 @@ class ItemOptions:
             refuse_duplicates=self.refuse_duplicate_items,
         )
 
+    def configured(self, config: "Config") -> "Config":
+        """The configuration with a tower that reads the features, where some are named."""
+        if self.item_features is None:
+            return config
+        columns = [name.strip() for name in self.item_features.split(",") if name.strip()]
+        return config.with_settings(["tower=content", f"features={json.dumps(columns)}"])
+
     def refuse_without_file(self) -> None:
         """Refuse options of a catalogue where there is none.
 
@@ -71,6 +90,43 @@ class ItemOptions:
             RequestError: There is none.
         """
         for option in fields(self):
+            if option.name == "item_features":  # a named dataset may bring a catalogue of its own
+                continue
             if self.items is None and getattr(self, option.name) not in (option.default, []):
                 flag = f"--{option.name.replace('_', '-')}"
                 raise RequestError(f"{flag} needs --items, the file of the items")
+
+
+app = typer.Typer(help="What a run knows of its items.")
+
+
+@app.command()
+@spelled_out
+def add(
+    run: RunPath,
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", show_default=False, help="The directory of the new run.")
+    ],
+    items: ItemOptions,
+    force: Force = False,
+) -> None:
+    """Add items to a run by their content, and bring up to date what it knows of others.
+
+    Nothing is trained. The run must have been fitted with --item-features; what --items says of an
+    item replaces what the run knew of it.
+    """
+    from segue.artifact import check_output
+    from segue.recommender import Recommender
+
+    check_output(out, force=force)
+    catalogue = items.read(None)
+    if catalogue is None:
+        raise RequestError("segue items add needs --items FILE, which describes the items")
+    if items.item_features is not None:
+        raise RequestError("--item-features is decided when a run is fitted; leave it out here")
+    before = Recommender.load(run)
+    after = before.with_items(catalogue)
+    after.save(out, force=force)
+    num_new = after.vocabulary.num_items - before.vocabulary.num_items
+    note(*catalogue.notes)
+    print(f"{num_new:,} of {len(catalogue.frame):,} items are new. The run is in {out}.")

@@ -17,6 +17,7 @@ HEADLINE = ("hr@10", "ndcg@10", "mrr")
 BY_TRAINING = {
     "trained": "users and items that were trained on",
     "new_users": "users never trained on",
+    "new_items": "items never trained on",
 }
 
 
@@ -81,7 +82,10 @@ def _print_by_training(report: Mapping[str, Any]) -> None:
         return
     rows: list[list[Cell]] = []
     for name, told in BY_TRAINING.items():
-        if groups[name]["targets"]:
+        if not groups[name]["targets"]:
+            continue
+        # New items are misses for what knows no content.
+        if name != "new_items" or any(groups[name]["metrics"].values()):
             metrics, baselines = groups[name]["metrics"], groups[name]["baselines"]
             rows.append([told, groups[name]["targets"], *(metrics[each] for each in HEADLINE)])
             rows += [

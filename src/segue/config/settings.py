@@ -131,6 +131,16 @@ class TowerConfig(ChosenSection):
 
     tower: str = "ids"
 
+    @property
+    def content_columns(self) -> tuple[str, ...]:
+        """The columns of the catalogue of which the tower is given a vector for each item."""
+        return ()
+
+    @property
+    def content_numbers(self) -> int:
+        """How many numbers such a vector has."""
+        return 0
+
 
 class LossConfig(ChosenSection):
     """What is minimised, over real targets only: the chosen loss's settings."""

@@ -73,7 +73,8 @@ def rank_full(
     Args:
         scorer: What is evaluated.
         held_out: Users, their histories and targets.
-        is_trained: bool[num_items + 1], True where the item was trained on; by default all.
+        is_trained: bool[num_items + 1], True where the scorer knows the item, from training or by
+            its content; other targets are misses. By default all.
 
     Raises:
         DataError: A score of a candidate is not finite, or an array has the wrong shape.
@@ -187,12 +188,15 @@ def _notes(
     held_out: HeldOut, ranking: Ranking, is_trained: Mask | None, protocol: str
 ) -> list[str]:
     histories, targets = held_out.histories, held_out.targets
-    is_known = _trained_items(held_out, is_trained)[targets]
+    is_known, is_miss = _trained_items(held_out, is_trained)[targets], ranking.ranks == 0
     is_repeat = histories.item_ids == np.repeat(targets, histories.lengths)
     repeats = np.unique(histories.users[is_repeat]).size
     repeated = "a candidate" if held_out.repeats else "a miss (--repeats makes it a candidate)"
     counts = {
-        "a target that was never trained on: a miss": np.count_nonzero(~is_known),
+        "a target that was never trained on: a miss": np.count_nonzero(~is_known & is_miss),
+        "a target that was never trained on: ranked by its content": np.count_nonzero(
+            ~is_known & ~is_miss
+        ),
         f"a target that they had seen before: {repeated}": repeats,
         "an empty history": np.count_nonzero(histories.lengths == 0),
     }

@@ -103,4 +103,4 @@ def ranking_of(run: Run, name: str) -> Ranking:
     from segue.retriever import ModelScorer
 
     scorer = ModelScorer(Recommender(run).model, run.item_counts)
-    return rank_full(scorer, test, is_trained=run.item_counts > 0)
+    return rank_full(scorer, test, is_trained=run.is_placed)

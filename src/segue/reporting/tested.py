@@ -89,7 +89,7 @@ def _beyond(recommender: Recommender, test: HeldOut, systems: Mapping[str, Score
     train = run.split.train
     item_users = lists.users_of_items(train)
     num_users = int(np.count_nonzero(train.lengths))
-    is_trained = run.item_counts > 0
+    is_trained = run.is_placed
     column = label_column(run.catalogue)
     embeddings = recommender.retriever.item_table
     found: dict[str, dict[str, float]] = {}
