@@ -16,7 +16,6 @@ from segue.serving.batcher import (
     Batcher,
     ClosedError,
     FailedError,
-    LateError,
     QueueFullError,
 )
 from segue.serving.model import ServedQuestion, Wanted
@@ -39,7 +38,7 @@ class Gated:
 
 @contextmanager
 def batcher(answer, **limits) -> Iterator[Batcher[int, int]]:
-    made = Batcher(answer, **{"max_waiting": 8, "max_batch": 4, **limits})
+    made = Batcher(lambda: answer, **{"max_waiting": 8, "max_batch": 4, **limits})
     try:
         yield made
     finally:
@@ -48,7 +47,7 @@ def batcher(answer, **limits) -> Iterator[Batcher[int, int]]:
 
 
 async def started(gated: Gated, made: Batcher[int, int], question: int) -> asyncio.Task[list[int]]:
-    task = asyncio.create_task(made.ask([question], 10))
+    task = asyncio.create_task(made.ask([question]))
     while not gated.batches:
         await asyncio.sleep(0.001)
     return task
@@ -59,7 +58,7 @@ def test_what_waits_together_is_answered_together_by_one_thread():
 
     async def ask(made):
         first = await started(gated, made, 0)
-        others = [asyncio.create_task(made.ask([each], 10)) for each in range(1, 7)]
+        others = [asyncio.create_task(made.ask([each])) for each in range(1, 7)]
         await asyncio.sleep(0.01)
         gated.may_go.set()
         return [await task for task in (first, *others)]
@@ -76,7 +75,7 @@ def test_a_job_of_several_questions_stays_whole():
 
     async def ask(made):
         first = await started(gated, made, 0)
-        others = [asyncio.create_task(made.ask(each, 10)) for each in ([1, 2, 3], [4, 5, 6])]
+        others = [asyncio.create_task(made.ask(each)) for each in ([1, 2, 3], [4, 5, 6])]
         await asyncio.sleep(0.01)
         gated.may_go.set()
         return [await task for task in (first, *others)]
@@ -86,14 +85,14 @@ def test_a_job_of_several_questions_stays_whole():
     assert gated.batches == [[0], [1, 2, 3], [4, 5, 6]]
 
 
-def test_questions_that_take_long_count_as_several():
+def test_questions_that_cost_more_count_as_several():
     gated = Gated()
 
     async def ask(made):
         first = await started(gated, made, 0)
-        tasks = [asyncio.create_task(made.ask([1], 10, each_counts=3))]
+        tasks = [asyncio.create_task(made.ask([1], [3]))]
         await asyncio.sleep(0.01)
-        tasks += [asyncio.create_task(made.ask([each], 10)) for each in (2, 3)]
+        tasks += [asyncio.create_task(made.ask([each])) for each in (2, 3)]
         await asyncio.sleep(0.01)
         assert made.waiting == 5
         gated.may_go.set()
@@ -109,14 +108,14 @@ def test_a_full_queue_refuses_at_once_and_later_takes_again():
 
     async def ask(made):
         tasks = [await started(gated, made, 0)]
-        tasks += [asyncio.create_task(made.ask([each], 10)) for each in range(1, 4)]
+        tasks += [asyncio.create_task(made.ask([each])) for each in range(1, 4)]
         await asyncio.sleep(0.01)
         assert made.waiting == 3
         with pytest.raises(QueueFullError):
-            await made.ask([9], 10)
+            await made.ask([9])
         gated.may_go.set()
         answers = [await task for task in tasks]
-        return answers, await made.ask([9], 10)
+        return answers, await made.ask([9])
 
     with batcher(gated, max_waiting=3) as made:
         answers, again = asyncio.run(ask(made))
@@ -124,19 +123,86 @@ def test_a_full_queue_refuses_at_once_and_later_takes_again():
     assert again == [10]
 
 
-def test_who_waits_past_the_deadline_is_told_and_the_question_is_dropped():
+def test_what_nobody_waits_for_any_more_is_dropped():
     gated = Gated()
 
     async def ask(made):
         first = await started(gated, made, 0)
-        with pytest.raises(LateError):
-            await made.ask([5], 0.02)
+        given_up = asyncio.create_task(made.ask([5]))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert made.waiting == 0
         gated.may_go.set()
         return await first
 
     with batcher(gated) as made:
         assert asyncio.run(ask(made)) == [1]
     assert gated.batches == [[0]]
+
+
+def test_a_large_job_is_answered_in_parts_and_others_get_in_between():
+    gated = Gated()
+
+    async def ask(made):
+        first = await started(gated, made, 0)
+        large = asyncio.create_task(made.ask(list(range(10, 20)), [1] * 4 + [9] + [2] * 4 + [1]))
+        await asyncio.sleep(0.01)
+        small = [asyncio.create_task(made.ask([each])) for each in (1, 2)]
+        await asyncio.sleep(0.01)
+        assert made.waiting == 2  # one that costs more than the queue is not counted
+        gated.may_go.set()
+        return [await task for task in (first, large, *small)]
+
+    with batcher(gated) as made:
+        assert asyncio.run(ask(made)) == [[1], list(range(11, 21)), [2], [3]]
+    parts = [[10, 11, 12, 13], [1, 2], [14], [15, 16], [17, 18], [19]]
+    assert gated.batches == [[0], *parts]
+
+
+def test_all_parts_of_a_job_are_answered_by_one_model():
+    models = iter(range(1, 10))
+    begun = threading.Event()
+
+    def begin():
+        model = next(models)
+
+        def answer(questions: list[int]) -> list[int]:
+            begun.set()
+            return [model] * len(questions)
+
+        return answer
+
+    made = Batcher(begin, max_waiting=8, max_batch=4)
+
+    async def ask():
+        return await asyncio.gather(made.ask([0] * 30), made.ask([0]), made.ask([0]))
+
+    answers = asyncio.run(ask())
+    made.close()
+    assert len(answers[0]) == 30
+    assert len(set(answers[0])) == 1
+
+
+def test_a_large_job_ends_once_nobody_waits_for_it_and_only_then_comes_the_next():
+    gated = Gated()
+
+    async def ask(made):
+        large = asyncio.create_task(made.ask(list(range(10, 20))))
+        while not gated.batches:
+            await asyncio.sleep(0.001)
+        with pytest.raises(QueueFullError):
+            await made.ask(list(range(20, 30)))
+        large.cancel()
+        await asyncio.wait([large])
+        next_one = asyncio.create_task(made.ask(list(range(30, 40))))
+        await asyncio.sleep(0.01)
+        gated.may_go.set()
+        return await next_one
+
+    with batcher(gated) as made:
+        assert asyncio.run(ask(made)) == list(range(31, 41))
+    assert gated.batches[:2] == [[10, 11, 12, 13], [30, 31, 32, 33]]
 
 
 FAULTS = [
@@ -161,10 +227,10 @@ def test_only_the_question_at_fault_fails_of_those_answered_together(fault, capl
 
     async def ask(made):
         first = await started(gated, made, 0)
-        tasks = [asyncio.create_task(made.ask([each], 10)) for each in (1, 13, 2)]
+        tasks = [asyncio.create_task(made.ask([each])) for each in (1, 13, 2)]
         await asyncio.sleep(0.01)
         gated.may_go.set()
-        return await asyncio.gather(first, *tasks, return_exceptions=True), await made.ask([3], 10)
+        return await asyncio.gather(first, *tasks, return_exceptions=True), await made.ask([3])
 
     with batcher(answer) as made:
         (first, one, failed, two), later = asyncio.run(ask(made))
@@ -187,7 +253,7 @@ def test_an_error_that_is_foreseen_is_for_all_who_were_answered_together():
 
     async def ask(made):
         first = await started(gated, made, 0)
-        tasks = [asyncio.create_task(made.ask([each], 10)) for each in (1, 2)]
+        tasks = [asyncio.create_task(made.ask([each])) for each in (1, 2)]
         await asyncio.sleep(0.01)
         gated.may_go.set()
         return await asyncio.gather(first, *tasks, return_exceptions=True)
@@ -208,14 +274,14 @@ def test_a_thread_that_dies_leaves_nobody_waiting(caplog):
 
     async def ask(made):
         first = await started(gated, made, 0)
-        taken = asyncio.create_task(made.ask([1, 2, 3, 4], 60))
-        waiting = asyncio.create_task(made.ask([5], 60))
+        taken = asyncio.create_task(made.ask([1, 2, 3, 4]))
+        waiting = asyncio.create_task(made.ask([5]))
         await asyncio.sleep(0.01)
         may_die.set()
         gated.may_go.set()
         outcomes = await asyncio.gather(first, taken, waiting, return_exceptions=True)
         with pytest.raises(ClosedError):
-            await made.ask([6], 60)
+            await made.ask([6])
         return outcomes
 
     with batcher(gated, on_batch=die) as made:
@@ -233,12 +299,12 @@ def test_closing_answers_what_waits_and_refuses_the_rest():
 
     async def ask(made):
         first = await started(gated, made, 0)
-        second = asyncio.create_task(made.ask([1], 10))
+        second = asyncio.create_task(made.ask([1]))
         await asyncio.sleep(0.01)
         closing = asyncio.create_task(asyncio.to_thread(made.close))
         await asyncio.sleep(0.01)
         with pytest.raises(ClosedError):
-            await made.ask([2], 10)
+            await made.ask([2])
         gated.may_go.set()
         await closing
         return await first, await second
@@ -263,14 +329,14 @@ def hold(client: httpx.Client) -> tuple[threading.Event, threading.Event]:
     """Has the compute thread wait before each answer: set once it does, and to be set to let it."""
     service = client.service  # type: ignore[attr-defined]
     is_held, may_go = threading.Event(), threading.Event()
-    answer = service._questions._answer
+    begin = service._questions._begin
 
     def held(questions):
         is_held.set()
         assert may_go.wait(60)
-        return answer(questions)
+        return begin()(questions)
 
-    service._questions._answer = held
+    service._questions._begin = lambda: held
     return is_held, may_go
 
 

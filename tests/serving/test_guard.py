@@ -165,7 +165,7 @@ def test_neither_keys_nor_histories_are_logged(start, caplog):
 
 
 def test_a_body_that_does_not_come_is_given_up(start):
-    with start(body_timeout_s=0.1) as client:
+    with start(deadline_s=0.1) as client:
         address = (client.base_url.host, client.base_url.port)
         with socket.create_connection(address, timeout=10) as slow:
             head = "POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"

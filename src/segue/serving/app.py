@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from segue import __version__
 from segue.errors import DataError, RequestError
 from segue.serving import pages, routes
-from segue.serving.batcher import ClosedError, FailedError, LateError, QueueFullError
+from segue.serving.batcher import ClosedError, FailedError, QueueFullError
 from segue.serving.gate import Gate
 from segue.serving.guard import Guard
 from segue.serving.head import HeadAsGet
@@ -62,7 +62,7 @@ def create_app(service: Service) -> FastAPI:
         Gate,
         guard=app.state.guard,
         metrics=service.metrics,
-        body_timeout_s=service.settings.body_timeout_s,
+        deadline_s=service.settings.deadline_s,
     )
     app.openapi = _described(app)  # type: ignore[method-assign]
     return app
@@ -100,7 +100,6 @@ def _answer_errors(app: FastAPI) -> None:
         QueueFullError: lambda _: ProblemError(
             503, "as many requests wait as may; ask again", headers={"Retry-After": "1"}
         ),
-        LateError: lambda _: ProblemError(504, "the answer was not ready by the deadline"),
         ClosedError: lambda _: ProblemError(503, "the service is ending"),
         FailedError: lambda _: ProblemError(500, DEFECT),
         StoreError: lambda error: ProblemError(503, str(error), headers={"Retry-After": "5"}),

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from segue.errors import SegueError
@@ -20,10 +20,6 @@ class QueueFullError(Exception):
     """As many questions wait as may."""
 
 
-class LateError(Exception):
-    """The answer was not there by the deadline."""
-
-
 class ClosedError(Exception):
     """The service is ending."""
 
@@ -32,12 +28,43 @@ class FailedError(Exception):
     """A question failed for a reason that nobody foresaw; the log has its cause."""
 
 
+Answer = Callable[[list[Q]], list[A]]
+
+
 @dataclass(eq=False)
 class _Job(Generic[Q, A]):
-    questions: Sequence[Q]
-    size: int
+    """Questions that are asked together.
+
+    Attributes:
+        questions: Those that are not answered yet.
+        costs: What each of them costs.
+        loop, answers: Where the answers are waited for.
+        done: The answers so far.
+        answer: What answers all of it, once it has begun.
+        is_wanted: Whether somebody waits for the answers.
+    """
+
+    questions: deque[Q]
+    costs: deque[int]
     loop: asyncio.AbstractEventLoop
     answers: "asyncio.Future[list[A]]"
+    done: list[A] = field(default_factory=list)
+    answer: Answer[Q, A] | None = None
+    is_wanted: bool = True
+
+    @property
+    def cost(self) -> int:
+        """Of the questions that are not answered yet."""
+        return sum(self.costs)
+
+    def part(self, most: int) -> list[Q]:
+        """Take the next questions, of this cost at most; at least one."""
+        size = self.costs.popleft()
+        part = [self.questions.popleft()]
+        while self.costs and size + self.costs[0] <= most:
+            size += self.costs.popleft()
+            part.append(self.questions.popleft())
+        return part
 
 
 Outcome = tuple[_Job[Q, A], list[A] | Exception]
@@ -47,14 +74,15 @@ class Batcher(Generic[Q, A]):
     """Gathers questions for a function that answers many at once.
 
     The thread takes what waits as soon as it is free, and so waits for nobody: under load batches
-    grow by themselves, and a question alone is answered at once.
+    grow by themselves, and a question alone is answered at once. A job that costs more than a batch
+    is answered part by part, in turn with the others, and given up once nobody waits for it.
 
     A batch that fails is answered job by job: only the job with the question at fault fails.
     """
 
     def __init__(
         self,
-        answer: Callable[[list[Q]], list[A]],
+        begin: Callable[[], Answer[Q, A]],
         *,
         max_waiting: int,
         max_batch: int,
@@ -63,18 +91,20 @@ class Batcher(Generic[Q, A]):
         """Start the thread.
 
         Args:
-            answer: From questions to their answers, in order; called by one thread only. A
-                `SegueError` is for everybody in the batch.
-            max_waiting: Questions that may wait; a job with more of them is let in when none do.
-            max_batch: Questions answered at once, except that a job stays whole.
-            on_batch: Told the size of each batch.
+            begin: Gives the function that answers a batch, or all parts of one job: from questions
+                to their answers, in order. It is called by one thread only. A `SegueError` that it
+                raises is for everybody in the batch.
+            max_waiting: What the waiting questions may cost in all. A job that costs more is let in
+                where there is no other such job, and does not count.
+            max_batch: What questions answered at once may cost in all.
+            on_batch: Told the number of questions of each batch.
         """
-        self._answer = answer
+        self._begin = begin
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._on_batch = on_batch
         self._jobs: deque[_Job[Q, A]] = deque()
-        self._waiting = 0
+        self._oversize: _Job[Q, A] | None = None
         self._is_closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="segue-compute", daemon=True)
@@ -82,47 +112,34 @@ class Batcher(Generic[Q, A]):
 
     @property
     def waiting(self) -> int:
-        """Questions that wait now."""
-        return self._waiting
+        """What the questions cost that wait now."""
+        with self._changed:
+            return sum(job.cost for job in self._jobs if job is not self._oversize)
 
     @property
     def is_alive(self) -> bool:
         """Whether the thread runs; it ends when the batcher is closed, or by a defect."""
         return self._thread.is_alive()
 
-    async def ask(
-        self, questions: Sequence[Q], deadline_s: float, *, each_counts: int = 1
-    ) -> list[A]:
-        """The answers to questions, all from one batch.
+    async def ask(self, questions: Sequence[Q], costs: Sequence[int] | None = None) -> list[A]:
+        """The answers to questions; cancelled, it drops those that are not answered yet.
 
         Args:
-            questions: What is asked.
-            deadline_s: How long an answer may take.
-            each_counts: As how many questions each of them counts, because it takes as long.
+            questions: What is asked, at least one.
+            costs: What each costs, at least 1; by default 1.
 
         Raises:
-            QueueFullError: At once, if too many questions wait.
-            LateError: The deadline passed; the questions are dropped if they still wait.
+            QueueFullError: At once, if too much waits.
             ClosedError: The batcher is closed, or its thread died.
             FailedError: One of the questions failed for a reason that nobody foresaw.
-            SegueError: What `answer` raised.
+            SegueError: What the function raised.
         """
         loop = asyncio.get_running_loop()
-        size = each_counts * len(questions)
-        job = _Job[Q, A](questions, size, loop, loop.create_future())
-        with self._changed:
-            if self._is_closed:
-                raise ClosedError
-            if self._waiting and self._waiting + size > self._max_waiting:
-                raise QueueFullError
-            self._jobs.append(job)
-            self._waiting += size
-            self._changed.notify()
+        each_costs = deque(costs or [1] * len(questions))
+        job = _Job[Q, A](deque(questions), each_costs, loop, loop.create_future())
+        self._admit(job)
         try:
-            async with asyncio.timeout(deadline_s):
-                return await job.answers
-        except TimeoutError:
-            raise LateError from None
+            return await job.answers
         finally:
             self._drop(job)
 
@@ -132,6 +149,29 @@ class Batcher(Generic[Q, A]):
             self._is_closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _admit(self, job: _Job[Q, A]) -> None:
+        is_oversize = job.cost > self._max_waiting
+        with self._changed:
+            if self._is_closed:
+                raise ClosedError
+            if is_oversize and self._oversize is not None:
+                raise QueueFullError
+            if not is_oversize and self.waiting + job.cost > self._max_waiting:
+                raise QueueFullError
+            if is_oversize:
+                self._oversize = job
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def _drop(self, job: _Job[Q, A]) -> None:
+        """Take a job out of the queue if it is there; nobody waits for it any more."""
+        with self._changed:
+            job.is_wanted = False
+            if job in self._jobs:
+                self._jobs.remove(job)
+            if job is self._oversize:
+                self._oversize = None
 
     def _work(self) -> None:
         jobs: list[_Job[Q, A]] = []
@@ -148,44 +188,67 @@ class Batcher(Generic[Q, A]):
             self._is_closed = True
             refused = [*taken, *self._jobs]
             self._jobs.clear()
-            self._waiting = 0
         self._deliver([(job, ClosedError()) for job in refused])
 
-    def _drop(self, job: _Job[Q, A]) -> None:
-        """Take a job that still waits out of the queue; nobody does any more."""
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
-                self._waiting -= job.size
-
     def _taken(self) -> list[_Job[Q, A]]:
-        """The next jobs, once there are some; none when the batcher is closed and empty."""
+        """The next jobs, once there are some; none when the batcher is closed and empty.
+
+        Several of them are new and no more than one batch.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._is_closed)
             taken: list[_Job[Q, A]] = []
-            size = 0
-            while self._jobs and (not taken or size + self._jobs[0].size <= self._max_batch):
+            cost = 0
+            while self._jobs:
+                job = self._jobs[0]
+                is_alone = job.answer is not None or cost + job.cost > self._max_batch
+                if taken and is_alone:
+                    break
                 taken.append(self._jobs.popleft())
-                size += taken[-1].size
-            self._waiting -= size
+                cost += job.cost
+                if is_alone:
+                    break
             return taken
 
     def _settle(self, jobs: list[_Job[Q, A]]) -> None:
-        self._on_batch(sum(len(job.questions) for job in jobs))
-        self._deliver(self._outcomes(jobs))
+        outcomes = self._together(jobs) if len(jobs) > 1 else self._alone(jobs[0])
+        if outcomes:
+            self._deliver(outcomes)
 
-    def _outcomes(self, jobs: list[_Job[Q, A]]) -> list[Outcome[Q, A]]:
+    def _together(self, jobs: list[_Job[Q, A]]) -> list[Outcome[Q, A]]:
         """What each job gets: its answers, or why it has none."""
+        questions = [question for job in jobs for question in job.questions]
+        self._on_batch(len(questions))
         try:
-            answers = iter(self._answer([question for job in jobs for question in job.questions]))
-            return [(job, [next(answers) for _ in job.questions]) for job in jobs]
+            answers = iter(self._begin()(questions))
         except SegueError as error:
             return [(job, error) for job in jobs]
+        except BaseException:  # noqa: BLE001 - each is tried again, and the one at fault is logged
+            return [outcome for job in jobs if job.is_wanted for outcome in self._alone(job)]
+        return [(job, [next(answers) for _ in job.questions]) for job in jobs]
+
+    def _alone(self, job: _Job[Q, A]) -> list[Outcome[Q, A]]:
+        """What a job gets; nothing yet while parts of it are left."""
+        job.answer = job.answer or self._begin()
+        part = job.part(self._max_batch)
+        self._on_batch(len(part))
+        try:
+            job.done += job.answer(part)
+        except SegueError as error:
+            return [(job, error)]
         except BaseException:  # a panic of Polars is no Exception
-            if len(jobs) > 1:
-                return [outcome for job in jobs for outcome in self._outcomes([job])]
-            log.exception("a job of %d questions failed", len(jobs[0].questions))
-            return [(jobs[0], FailedError())]
+            log.exception("a question failed")
+            return [(job, FailedError())]
+        if job.questions:
+            self._put_back(job)
+            return []
+        return [(job, job.done)]
+
+    def _put_back(self, job: _Job[Q, A]) -> None:
+        """Have the rest of a job wait for its turn, if somebody waits for it."""
+        with self._changed:
+            if job.is_wanted:
+                self._jobs.append(job)
 
     def _deliver(self, outcomes: Sequence[Outcome[Q, A]]) -> None:
         """Hand over a batch by one call into the event loop; waking it costs more than the rest."""

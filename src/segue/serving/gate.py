@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +14,8 @@ from segue.serving.problems import ProblemError
 
 GUARDED = ("/v1/", "/metrics")
 OPEN = ("/healthz", "/readyz")
+# A new model is compiled for as long as that takes.
+UNHURRIED = ("/v1/admin/reload",)
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,15 +34,13 @@ log = logging.getLogger("segue.serving")
 
 
 class Gate:
-    """Reads a body whole before the app sees the request; refuses what is too large or too slow."""
+    """Lets requests in, each with its whole body and until its deadline, and records them."""
 
-    def __init__(
-        self, app: ASGIApp, *, guard: Guard, metrics: Metrics, body_timeout_s: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, guard: Guard, metrics: Metrics, deadline_s: float) -> None:
         self._app = app
         self._guard = guard
         self._metrics = metrics
-        self._body_timeout_s = body_timeout_s
+        self._deadline_s = deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -49,81 +48,144 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = f"{random.getrandbits(64):016x}"  # a name, no secret
-        scope.setdefault("state", {})["request_id"] = request_id
-        is_private = scope["path"].startswith(GUARDED)
-        status = 500
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    *HEADERS,
-                    (b"x-request-id", request_id.encode()),
-                    *([(b"cache-control", b"no-store")] if is_private else []),
-                ]
-            await send(message)
-
+        exchange = _Exchange(scope, receive, send)
         try:
-            try:
-                headers = {
-                    name.decode("latin-1"): value.decode("latin-1")
-                    for name, value in scope["headers"]
-                }
-                self._admit(scope, headers, is_private)
-                body = await self._body(headers, receive)
-            except ProblemError as problem:
-                await problem.response()(scope, receive, answer)
-            else:
-                await self._app(scope, _replayed(body, receive), answer)
+            await self._answer(exchange)
         finally:
-            self._record(scope, status, time.perf_counter() - started, request_id)
+            self._record(exchange, time.perf_counter() - started)
 
-    def _admit(self, scope: Scope, headers: Mapping[str, str], is_private: bool) -> None:
-        if scope["path"] in OPEN:
+    async def _answer(self, exchange: "_Exchange") -> None:
+        ends_at = asyncio.get_running_loop().time() + self._deadline_s
+        try:
+            self._admit(exchange)
+            body = await self._body(exchange, ends_at)
+        except ProblemError as problem:
+            await exchange.refuse(problem)
             return
-        self._guard.check_origin(scope["method"], headers)
-        if is_private:
-            address = scope["client"][0] if scope.get("client") else ""
-            self._guard.check_rate(headers, address)
-            self._guard.check_key(headers)
+        is_hurried = exchange.path not in UNHURRIED
+        try:
+            async with asyncio.timeout_at(ends_at if is_hurried else None) as deadline:
+                exchange.deadline = deadline
+                await self._app(exchange.scope, exchange.replayed(body), exchange.send)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await exchange.refuse(
+                ProblemError(504, f"the answer was not ready after {self._deadline_s:g} s")
+            )
 
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+    def _admit(self, exchange: "_Exchange") -> None:
+        if exchange.path in OPEN:
+            return
+        self._guard.check_origin(exchange.scope["method"], exchange.headers)
+        if exchange.is_private:
+            client = exchange.scope.get("client")
+            self._guard.check_rate(exchange.headers, client[0] if client else "")
+            self._guard.check_key(exchange.headers)
+
+    async def _body(self, exchange: "_Exchange", ends_at: float) -> bytes:
+        headers = exchange.headers
         if "content-length" not in headers and "transfer-encoding" not in headers:
             return b""
         declared = headers.get("content-length", "0")
         if len(declared) > 15 or int(declared) > MAX_BODY_BYTES:
             raise _too_large()
-        parts: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(self._body_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ProblemError(400, "the client left before its body was complete")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > MAX_BODY_BYTES:
-                        raise _too_large()
-                    if not message.get("more_body"):
-                        return b"".join(parts)
+            async with asyncio.timeout_at(ends_at):
+                return await exchange.body()
         except TimeoutError:
             raise ProblemError(
                 408,
-                f"the body was not complete after {self._body_timeout_s:g} s",
+                f"the body was not complete after {self._deadline_s:g} s",
                 headers={"Connection": "close"},
             ) from None
 
-    def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _record(self, exchange: "_Exchange", seconds: float) -> None:
         """Count and log a request by its operation; paths and queries hold ids of users."""
-        route = scope.get("route")
-        operation = f"{scope['method']} {route.path}" if route else "unknown"
+        route = exchange.scope.get("route")
+        operation = f"{exchange.scope['method']} {route.path}" if route else "unknown"
+        status = exchange.status
         self._metrics.requests.labels(operation, str(status)).inc()
         self._metrics.seconds.labels(operation).observe(seconds)
-        log.info("%s %s %d %.1f ms", request_id, operation, status, seconds * 1000)
+        log.info("%s %s %d %.1f ms", exchange.request_id, operation, status, seconds * 1000)
+
+
+class _Exchange:
+    """A request and its answer.
+
+    Attributes:
+        scope: The request, as the server gives it.
+        path: What is asked for.
+        headers: By their names in lower case.
+        request_id: A name for it, no secret.
+        is_private: Whether a key is needed, where there are keys.
+        status: Of the answer; 500 until there is one.
+        deadline: Until when the answer must begin; it may then take its time.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.path: str = scope["path"]
+        self.headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.request_id = f"{random.getrandbits(64):016x}"
+        scope.setdefault("state", {})["request_id"] = self.request_id
+        self.is_private = self.path.startswith(GUARDED)
+        self.status = 500
+        self.deadline: asyncio.Timeout | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer, the first with the headers that all answers have."""
+        if message["type"] == "http.response.start":
+            if self.deadline is not None and not self.deadline.expired():
+                self.deadline.reschedule(None)
+            self.status = message["status"]
+            message["headers"] = [
+                *message["headers"],
+                *HEADERS,
+                (b"x-request-id", self.request_id.encode()),
+                *([(b"cache-control", b"no-store")] if self.is_private else []),
+            ]
+        await self._send(message)
+
+    async def refuse(self, problem: ProblemError) -> None:
+        """Answer by a problem."""
+        await problem.response()(self.scope, self._receive, self.send)
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            ProblemError: 413 where it is too large, 400 where the client left.
+        """
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ProblemError(400, "the client left before its body was complete")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def replayed(self, body: bytes) -> Receive:
+        """Gives the body once, then whatever comes after it."""
+        is_given = False
+
+        async def replay() -> Message:
+            nonlocal is_given
+            if is_given:
+                return await self._receive()
+            is_given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return replay
 
 
 def _too_large() -> ProblemError:
@@ -132,17 +194,3 @@ def _too_large() -> ProblemError:
         f"the body is larger than {MAX_BODY_BYTES:,} bytes; send less at once",
         headers={"Connection": "close"},
     )
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives the body once, then whatever comes after it."""
-    is_given = False
-
-    async def replay() -> Message:
-        nonlocal is_given
-        if is_given:
-            return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay

@@ -253,9 +253,9 @@ async def _events_of(
     service: Service, requests: Sequence[schemas.Somebody]
 ) -> list[UserEvents | None]:
     """What the store has of each request's user, read at once; None where a history is given."""
-    users = [str(asked.user_id) for asked in requests if asked.history is None]
-    events = iter(await service.events_of(users))
-    return [None if asked.history is not None else next(events) for asked in requests]
+    users = list({str(asked.user_id): None for asked in requests if asked.history is None})
+    events = dict(zip(users, await service.events_of(users), strict=True))
+    return [None if asked.history is not None else events[str(asked.user_id)] for asked in requests]
 
 
 def _question(

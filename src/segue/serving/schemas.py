@@ -64,9 +64,12 @@ class FilterExpression(Strict):
     none_of: Annotated[Conditions, Field(alias="not")] = []
 
     @model_validator(mode="after")
-    def _refuse_nothing(self) -> Self:
-        if not (self.all_of or self.any_of or self.none_of):
+    def _bound_conditions(self) -> Self:
+        count = len(self.all_of) + len(self.any_of) + len(self.none_of)
+        if not count:
             raise ValueError("a filter needs a condition under all, any or not")
+        if count > MAX_CONDITIONS:
+            raise ValueError(f"a filter may have {MAX_CONDITIONS} conditions in all, got {count}")
         return self
 
     def compiled(self) -> Filter:

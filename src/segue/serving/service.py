@@ -5,12 +5,14 @@ import gc
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from segue.errors import SegueError
 from segue.recommender import Recommender
 from segue.reporting.explanation import Explanation
 from segue.retriever import ONLINE_ROWS
 from segue.serving.batcher import Batcher
+from segue.serving.costs import AnyQuestion, cost_of
 from segue.serving.metrics import Metrics
 from segue.serving.model import (
     ServedAnswer,
@@ -32,8 +34,6 @@ from segue.serving.stores import (
 
 MAX_WAITING_WRITES = 1_024
 WRITES_AT_ONCE = 64
-
-AnyQuestion = ServedQuestion | SimilarQuestion | WhyQuestion
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class Service:
         self.metrics = Metrics(lambda: self._questions.waiting)
         self.metrics.show_model(self.model.version)
         self._questions: Batcher[AnyQuestion, Outcome] = Batcher(
-            self._answer,
+            lambda: partial(_answered, self.model),
             max_waiting=settings.queue_size,
             max_batch=ONLINE_ROWS,
             on_batch=self.metrics.batch_size.observe,
         )
         self._writes: Batcher[Write, int] = Batcher(
-            lambda writes: self.store.write(writes),
+            lambda: self.store.write,
             max_waiting=MAX_WAITING_WRITES,
             max_batch=WRITES_AT_ONCE,
         )
@@ -94,29 +94,33 @@ class Service:
 
         Raises:
             SegueError: One of the questions is wrong.
-            QueueFullError, LateError, ClosedError, FailedError: See `Batcher.ask`.
+            QueueFullError, ClosedError, FailedError: See `Batcher.ask`.
         """
         answers: list[ServedAnswer] = []
-        for outcome in await self._questions.ask(questions, self.settings.deadline_s):
-            if isinstance(outcome, SegueError):
-                raise outcome
+        for outcome in await self._outcomes(questions):
             assert isinstance(outcome, ServedAnswer)
             answers.append(outcome)
         return answers
 
     async def explain(self, question: WhyQuestion) -> Explained:
-        """Why an item is recommended; its many histories are a batch of their own.
+        """Why an item is recommended.
 
         Raises:
             SegueError: The question is wrong.
-            QueueFullError, LateError, ClosedError, FailedError: See `Batcher.ask`.
+            QueueFullError, ClosedError, FailedError: See `Batcher.ask`.
         """
-        deadline_s = self.settings.deadline_s
-        (outcome,) = await self._questions.ask([question], deadline_s, each_counts=ONLINE_ROWS)
-        if isinstance(outcome, SegueError):
-            raise outcome
+        (outcome,) = await self._outcomes([question])
         assert isinstance(outcome, Explained)
         return outcome
+
+    async def _outcomes(self, questions: Sequence[AnyQuestion]) -> list[ServedAnswer | Explained]:
+        costs = [cost_of(question, self.model) for question in questions]
+        outcomes: list[ServedAnswer | Explained] = []
+        for outcome in await self._questions.ask(questions, costs):
+            if isinstance(outcome, SegueError):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
 
     async def events_of(self, user_ids: Sequence[str]) -> list[UserEvents]:
         """What the store has of each of these users.
@@ -130,17 +134,17 @@ class Service:
         """Write events; return how many were new, once they are on disk.
 
         Raises:
-            StoreError, QueueFullError, LateError, ClosedError, FailedError: They may not be.
+            StoreError, QueueFullError, ClosedError, FailedError: They may not be.
         """
-        return (await self._writes.ask([events], self.settings.deadline_s))[0]
+        return (await self._writes.ask([events]))[0]
 
     async def erase(self, user_id: str) -> int:
         """Erase a user; return how many events that were, once they are gone.
 
         Raises:
-            StoreError, QueueFullError, LateError, ClosedError, FailedError: They may not be.
+            StoreError, QueueFullError, ClosedError, FailedError: They may not be.
         """
-        return (await self._writes.ask([Erase(user_id)], self.settings.deadline_s))[0]
+        return (await self._writes.ask([Erase(user_id)]))[0]
 
     async def reload(self) -> tuple[str, str]:
         """Read the run again; return the versions before and after.
@@ -172,14 +176,14 @@ class Service:
         self._writes.close()
         self.store.close()
 
-    def _answer(self, questions: list[AnyQuestion]) -> list[Outcome]:
-        model = self.model
-        asked = [question for question in questions if isinstance(question, ServedQuestion)]
-        answers = iter(model.answers(asked))
-        return [
-            next(answers) if isinstance(question, ServedQuestion) else _alone(model, question)
-            for question in questions
-        ]
+
+def _answered(model: ServedModel, questions: list[AnyQuestion]) -> list[Outcome]:
+    asked = [question for question in questions if isinstance(question, ServedQuestion)]
+    answers = iter(model.answers(asked))
+    return [
+        next(answers) if isinstance(question, ServedQuestion) else _alone(model, question)
+        for question in questions
+    ]
 
 
 def _alone(model: ServedModel, question: SimilarQuestion | WhyQuestion) -> Outcome:

@@ -59,12 +59,12 @@ class Settings:
         run: A run, or a link to one; read again at every reload.
         host, port: Where to listen.
         database: An SQLAlchemy URL; None: SQLite, in a file beside the run.
-        queue_size: Requests that may wait for the model.
-        deadline_s: After which a request is answered 504.
+        queue_size: What may wait for the model, in plain requests; see `costs`.
+        deadline_s: From a request's head to its answer; after it, 408 where the body is not there,
+            else 504.
         grace_s: What requests in flight get at the end.
         keep_alive_s: How long an idle connection stays open: longer than a load balancer's 60 s,
             which would else send a request into a connection that just closes.
-        body_timeout_s: What a client gets to send its body.
         rate_limit: Requests per second and client; None: no limit.
         is_insecure: Whether to listen beyond this machine without keys.
         keys: See `Keys`.
@@ -78,7 +78,6 @@ class Settings:
     deadline_s: float = 5.0
     grace_s: float = 10.0
     keep_alive_s: int = 75
-    body_timeout_s: float = 10.0
     rate_limit: float | None = None
     is_insecure: bool = False
     keys: Keys = Keys()
@@ -91,7 +90,7 @@ class Settings:
         """
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port {self.port} does not exist; give 0 (any) to 65535")
-        for name in ("queue_size", "deadline_s", "grace_s", "keep_alive_s", "body_timeout_s"):
+        for name in ("queue_size", "deadline_s", "grace_s", "keep_alive_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)} leaves nothing; give more than 0")
         if self.rate_limit is not None and not 0 < self.rate_limit < float("inf"):
