@@ -38,7 +38,7 @@ def status(check, *arguments) -> int:
 )
 def test_one_of_the_keys_opens_the_interface(tmp_path, headers, expected):
     guard = Guard(Settings(tmp_path, host="0.0.0.0", keys=KEYS))
-    assert status(guard.check_key, headers) == expected
+    assert status(guard.check_key, headers, "1.2.3.4") == expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_reload_and_erasure_need_the_admin_key_where_there_are_keys(
     tmp_path, keys, shown, expected
 ):
     guard = Guard(Settings(tmp_path, keys=keys))
-    assert status(guard.check_admin, {"x-api-key": shown}) == expected
+    assert status(guard.check_admin, {"x-api-key": shown}, "1.2.3.4") == expected
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,20 @@ def test_without_keys_only_this_machine_is_served(tmp_path, host, options, is_re
 def test_keys_come_from_the_environment_and_empty_ones_are_none():
     assert Keys.from_environment({}) == Keys()
     assert Keys.from_environment({"SEGUE_API_KEYS": " , ", "SEGUE_ADMIN_KEY": ""}) == Keys()
-    assert Keys.from_environment({"SEGUE_API_KEYS": "a, b"}).api == ("a", "b")
-    for bad in ("clé", "a b"):
-        with pytest.raises(ConfigError, match="no header carries"):
-            Keys.from_environment({"SEGUE_API_KEYS": bad})
-    with pytest.raises(ConfigError, match="can be guessed"):
-        Keys.from_environment({"SEGUE_ERASURE_KEY": "short"})
+    first, second = "a" * 16, "b" * 16
+    assert Keys.from_environment({"SEGUE_API_KEYS": f"{first}, {second}"}).api == (first, second)
+    for bad in ("clé-clé-clé-clé-clé", "a b c d e f g h i j"):
+        for name in ("SEGUE_API_KEYS", "SEGUE_ADMIN_KEY"):
+            with pytest.raises(ConfigError, match=f"{name} .* no header carries"):
+                Keys.from_environment({name: bad})
+
+
+@pytest.mark.parametrize("name", ["SEGUE_API_KEYS", "SEGUE_ADMIN_KEY", "SEGUE_ERASURE_KEY"])
+def test_a_key_that_can_be_guessed_is_refused(name):
+    for short in ("s", "x" * 15):
+        with pytest.raises(ConfigError, match=rf"{name} has {len(short)} letters.* at least 16"):
+            Keys.from_environment({name: short})
+    assert Keys.from_environment({name: "x" * 16}) != Keys()
 
 
 def test_a_page_of_another_site_reaches_nothing_on_a_machine_without_keys(client):
@@ -117,18 +125,63 @@ def test_an_idle_connection_outlives_a_load_balancers(service):
 
 def test_no_rate_is_limited_unless_told(tmp_path):
     guard = Guard(Settings(tmp_path))
-    assert {status(guard.check_rate, {}, "1.2.3.4") for _ in range(1000)} == {200}
+    assert {status(guard.check_rate, "1.2.3.4") for _ in range(1000)} == {200}
 
 
 def test_a_rate_is_limited_for_each_client(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr("segue.serving.guard.time.monotonic", lambda: now)
     guard = Guard(Settings(tmp_path, rate_limit=5))
-    got = [status(guard.check_rate, {}, "1.2.3.4") for _ in range(11)]
+    got = [status(guard.check_rate, "1.2.3.4") for _ in range(11)]
     assert got == [200] * 10 + [429]  # two seconds' worth at once
-    assert status(guard.check_rate, {}, "5.6.7.8") == 200
+    assert status(guard.check_rate, "5.6.7.8") == 200
     now = 0.2  # one more has been earned
-    assert [status(guard.check_rate, {}, "1.2.3.4") for _ in range(2)] == [200, 429]
+    assert [status(guard.check_rate, "1.2.3.4") for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "is_one"),
+    [
+        (("1.2.3.4", "1.2.3.5"), False),
+        (("1.2.3.4", "::ffff:1.2.3.4"), True),
+        (("2001:db8::1", "2001:db8::ffff:1"), True),
+        (("2001:db8::1", "2001:db8:0:1::1"), False),
+        (("unknown", "x" * 10_000), True),
+    ],
+)
+def test_clients_without_a_key_are_told_apart_by_their_networks(tmp_path, addresses, is_one):
+    guard = Guard(Settings(tmp_path))
+    first, second = (guard.check_key({}, each) for each in addresses)
+    assert (first == second) is is_one
+    assert len(second) < 50
+
+
+def test_a_key_is_a_client_wherever_it_comes_from_and_is_not_kept(tmp_path):
+    guard = Guard(Settings(tmp_path, keys=KEYS))
+    callers = [
+        guard.check_key({"x-api-key": key}, address)
+        for key in ("first-key", "second-key", "the-admin-key")
+        for address in ("1.2.3.4", "5.6.7.8")
+    ]
+    assert len(set(callers)) == 3
+    assert not any("first-key" in each for each in callers)
+
+
+@pytest.mark.parametrize("check", ["check_key", "check_admin"])
+def test_wrong_keys_are_limited_by_address_and_never_remembered(tmp_path, monkeypatch, check):
+    now = 0.0
+    monkeypatch.setattr("segue.serving.guard.time.monotonic", lambda: now)
+    guard = Guard(Settings(tmp_path, keys=KEYS))
+    tried = [
+        status(getattr(guard, check), {"x-api-key": f"{'x' * 1_000}{each}"}, "1.2.3.4")
+        for each in range(100)
+    ]
+    refused = 401 if check == "check_key" else 403
+    assert tried == [refused] * 10 + [429] * 90
+    assert list(guard._wrong_keys._buckets) == ["1.2.3.4"]
+    admin = {"x-api-key": "the-admin-key"}
+    assert status(getattr(guard, check), admin, "1.2.3.4") == 200  # the right one is let in
+    assert status(getattr(guard, check), {}, "5.6.7.8") == refused
 
 
 def test_over_http_keys_guard_the_interface_and_metrics_but_not_the_probes(start):

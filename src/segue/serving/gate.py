@@ -80,8 +80,8 @@ class Gate:
         self._guard.check_origin(exchange.scope["method"], exchange.headers)
         if exchange.is_private:
             client = exchange.scope.get("client")
-            self._guard.check_rate(exchange.headers, client[0] if client else "")
-            self._guard.check_key(exchange.headers)
+            caller = self._guard.check_key(exchange.headers, client[0] if client else "")
+            self._guard.check_rate(caller)
 
     async def _body(self, exchange: "_Exchange", ends_at: float) -> bytes:
         headers = exchange.headers

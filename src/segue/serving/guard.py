@@ -1,6 +1,7 @@
 """Who may ask: keys, the machine's own address, and how often."""
 
 import hmac
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,6 +13,10 @@ LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 MAX_CLIENTS = 10_000
 # Long enough for bursts of a page that asks at every change.
 BURST_S = 2.0
+# Nobody mistypes a key more often than that.
+WRONG_KEYS_PER_S = 5.0
+# Whoever has one IPv6 address has all of its network.
+IPV6_NETWORK_BITS = 64
 
 
 class Guard:
@@ -24,8 +29,9 @@ class Guard:
         # Without keys, a page of another site that calls itself by a name of this machine's
         # address (DNS rebinding) must not read or write anything.
         self._is_named_local = settings.is_local and not self._api
-        self._rate = settings.rate_limit
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        rate = settings.rate_limit
+        self._requests = None if rate is None else RateLimit(rate, "requests")
+        self._wrong_keys = RateLimit(WRONG_KEYS_PER_S, "wrong keys")
 
     def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
         """Refuse other sites where there are no keys; a link from there may be followed.
@@ -49,43 +55,68 @@ class Guard:
                 403, "without keys, the service answers this machine's own pages and programs only"
             )
 
-    def check_key(self, headers: Mapping[str, str]) -> None:
+    def check_key(self, headers: Mapping[str, str], address: str) -> str:
         """Refuse callers without one of the keys, if there are keys.
 
+        Returns:
+            Who asks: which key it is, or the address where there are none.
+
         Raises:
-            ProblemError: 401.
+            ProblemError: 401; 429 for an address that tries many keys.
         """
-        if self._api and not _is_one_of(_shown_key(headers), [*self._api, *self._admin]):
+        if not self._api:
+            return network_of(address)
+        place = _place_of(_shown_key(headers), [*self._api, *self._admin])
+        if place is None:
+            self._wrong_keys.check(network_of(address))
             raise ProblemError(
                 401,
                 "send a key of this service as X-API-Key, or as Authorization: Bearer",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return f"key {place}"
 
-    def check_admin(self, headers: Mapping[str, str]) -> None:
+    def check_admin(self, headers: Mapping[str, str], address: str) -> None:
         """Refuse callers without the admin key; where there is no key at all, nobody.
 
         Raises:
-            ProblemError: 403.
+            ProblemError: 403; 429 for an address that tries many keys.
         """
-        if self._admin and not _is_one_of(_shown_key(headers), self._admin):
+        if self._admin and _place_of(_shown_key(headers), self._admin) is None:
+            self._wrong_keys.check(network_of(address))
             raise ProblemError(403, "this needs the admin key")
         if self._api and not self._admin:
             raise ProblemError(403, f"this needs an admin key; the server has no {ADMIN_KEY}")
 
-    def check_rate(self, headers: Mapping[str, str], address: str) -> None:
-        """Refuse a client that asks more often than it may.
+    def check_rate(self, client: str) -> None:
+        """Refuse a client that asks more often than it may; see `check_key` for its name.
 
         Raises:
             ProblemError: 429.
         """
-        if self._rate is None:
-            return
-        client = _shown_key(headers) if self._api else address
+        if self._requests is not None:
+            self._requests.check(client)
+
+
+class RateLimit:
+    """How often each client may do something; the clients that did it last are remembered."""
+
+    def __init__(self, rate: float, what: str) -> None:
+        """Allow `rate` a second, and two seconds' worth at once; `what` is for the message."""
+        self._rate = rate
+        self._what = what
+        self._most = max(1.0, rate * BURST_S)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def check(self, client: str) -> None:
+        """Count that a client does it once more.
+
+        Raises:
+            ProblemError: 429, if that is more often than it may.
+        """
         now = time.monotonic()
-        most = max(1.0, self._rate * BURST_S)
-        tokens, at = self._buckets.pop(client, (most, now))
-        tokens = min(most, tokens + (now - at) * self._rate)
+        tokens, at = self._buckets.pop(client, (self._most, now))
+        tokens = min(self._most, tokens + (now - at) * self._rate)
         self._buckets[client] = (max(0.0, tokens - 1.0), now) if tokens >= 1.0 else (tokens, now)
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
@@ -93,9 +124,22 @@ class Guard:
             wait_s = max(1, round((1.0 - tokens) / self._rate))
             raise ProblemError(
                 429,
-                f"more than {self._rate:g} requests per second; ask less often",
+                f"more than {self._rate:g} {self._what} per second; ask less often",
                 headers={"Retry-After": str(wait_s)},
             )
+
+
+def network_of(address: str) -> str:
+    """What one client has for itself: an IPv4 address, or a network of IPv6; "" if it is none."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, IPV6_NETWORK_BITS), strict=False))
 
 
 def _shown_key(headers: Mapping[str, str]) -> str:
@@ -103,8 +147,8 @@ def _shown_key(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
 
 
-def _is_one_of(shown: str, keys: list[bytes]) -> bool:
-    """Whether a key is among these; the time taken says nothing about them."""
+def _place_of(shown: str, keys: list[bytes]) -> int | None:
+    """Where a key stands among these; the time taken says nothing about them."""
     given = shown.encode()
     matches = [hmac.compare_digest(given, key) for key in keys]
-    return any(matches)
+    return matches.index(True) if any(matches) else None

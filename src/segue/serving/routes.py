@@ -196,7 +196,7 @@ async def show_history(user_id: UserId, request: Request) -> Response:
 @router.delete("/users/{user_id:path}/history", response_model=schemas.Erased, responses=ANSWERED)
 async def erase_history(user_id: UserId, request: Request) -> Response:
     """Erase a user; needs the admin key. Only a keyed hash stays, to ignore the model's copy."""
-    request.app.state.guard.check_admin(request.headers)
+    _check_admin(request)
     erased = await service_of(request).erase(user_id)
     return _json({"user_id": user_id, "events": erased})
 
@@ -210,12 +210,18 @@ async def show_model(request: Request) -> Response:
 @router.post("/admin/reload", response_model=schemas.Reloaded, responses=documented(*EVERY, 409))
 async def reload(request: Request) -> Response:
     """Read the run again; needs the admin key. A bad run is refused, and the old model stays."""
-    request.app.state.guard.check_admin(request.headers)
+    _check_admin(request)
     try:
         before, now = await service_of(request).reload()
     except (RunError, StoreError) as error:
         raise ProblemError(422, f"the run is refused, the model stays: {error}") from None
     return _json({"previous_version": before, "model_version": now})
+
+
+def _check_admin(request: Request) -> None:
+    """Raises: ProblemError: 403, 429."""
+    address = request.client.host if request.client else ""
+    request.app.state.guard.check_admin(request.headers, address)
 
 
 def about(model: ServedModel) -> dict[str, Any]:

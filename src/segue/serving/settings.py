@@ -10,7 +10,8 @@ from typing import Self
 from segue.errors import ConfigError
 
 API_KEYS, ADMIN_KEY, ERASURE_KEY = "SEGUE_API_KEYS", "SEGUE_ADMIN_KEY", "SEGUE_ERASURE_KEY"
-MIN_ERASURE_KEY_LENGTH = 16
+# Of letters of all kinds, and so hopeless to guess.
+MIN_KEY_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,25 @@ class Keys:
         """The keys in `SEGUE_API_KEYS` (separated by commas) and its siblings; empty is unset.
 
         Raises:
-            ConfigError: A key cannot stand in a header, or the erasure key is short.
+            ConfigError: A key cannot stand in a header, or is short enough to be guessed.
         """
         api = tuple(key.strip() for key in environment.get(API_KEYS, "").split(",") if key.strip())
         admin = environment.get(ADMIN_KEY, "").strip() or None
         erasure = environment.get(ERASURE_KEY) or None
-        for key in (*api, *([admin] if admin else [])):
-            if not key.isascii() or not key.isprintable() or " " in key:
+        named = [*((API_KEYS, key) for key in api), (ADMIN_KEY, admin), (ERASURE_KEY, erasure)]
+        for name, key in named:
+            if key is None:
+                continue
+            if name != ERASURE_KEY and (not key.isascii() or not key.isprintable() or " " in key):
                 raise ConfigError(
-                    f"a key in {API_KEYS} or {ADMIN_KEY} holds a blank or a letter beyond ASCII, "
-                    f"which no header carries; choose another"
+                    f"a key in {name} holds a blank or a letter beyond ASCII, which no header "
+                    f"carries; choose another"
                 )
-        if erasure is not None and len(erasure) < MIN_ERASURE_KEY_LENGTH:
-            raise ConfigError(
-                f"{ERASURE_KEY} has {len(erasure)} letters, which can be guessed; give at least "
-                f"{MIN_ERASURE_KEY_LENGTH}"
-            )
+            if len(key) < MIN_KEY_LENGTH:
+                raise ConfigError(
+                    f"a key in {name} has {len(key)} letters, which can be guessed; give at least "
+                    f"{MIN_KEY_LENGTH}, such as by `openssl rand -hex 16`"
+                )
         return cls(api, admin, erasure)
 
 
