@@ -363,3 +363,32 @@ def test_over_http_a_full_queue_is_503_at_once_and_a_late_answer_504(start):
         assert [each.result() for each in asked] == [504, 504, 504]
         may_go.set()
         assert client.post("/v1/recommendations", **ask).status_code == 200
+
+
+def test_over_http_searches_wait_in_a_queue_of_their_own(start):
+    with start(queue_size=2) as client, ThreadPoolExecutor(4) as pool:
+        searches = client.service._searches
+        begin, is_held, may_go = searches._begin, threading.Event(), threading.Event()
+
+        def held(asked):
+            is_held.set()
+            assert may_go.wait(60)
+            return begin()(asked)
+
+        searches._begin = lambda: held
+
+        def elsewhere() -> Future[httpx.Response]:
+            url = f"{client.base_url}/v1/items?query=cafe"
+            return pool.submit(lambda: httpx.get(url, timeout=30))
+
+        asked = [elsewhere()]
+        assert is_held.wait(30)
+        asked += [elsewhere(), elsewhere()]
+        with searches._changed:
+            assert searches._changed.wait_for(lambda: searches.waiting == 2, 30)
+        refused = client.get("/v1/items?query=cafe")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert client.post("/v1/recommendations", json={"history": [1]}).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        may_go.set()
+        assert {len(each.result().json()["items"]) for each in asked} == {10}

@@ -1,11 +1,15 @@
 """The pages, as the server writes them; a browser's view of them is in test_browser.py."""
 
+import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from segue.recommender import Recommender
+from segue.serving import pages
 from segue.serving.settings import Keys
 
 
@@ -37,6 +41,26 @@ def test_the_docs_tell_every_operation(client):
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for method in operations:
             assert f'<span class="method">{method.upper()}</span> <code>{path}</code>' in text
+
+
+def test_the_page_is_written_once_for_each_model(start, monkeypatch):
+    written: list[str] = []
+    shown = pages._shown
+
+    def watched(model):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()  # not by the thread that answers everybody
+        written.append(model.version)
+        return shown(model)
+
+    monkeypatch.setattr(pages, "_shown", watched)
+    with start() as client, ThreadPoolExecutor() as pool:
+        server = client.get("/healthz")
+        texts = set(pool.map(lambda _: httpx.get(server.url.join("/")).text, range(16)))
+        assert (len(texts), len(written)) == (1, 1)
+        assert client.post("/v1/admin/reload", timeout=60).status_code == 200
+        assert client.get("/").status_code == client.get("/").status_code == 200
+        assert len(written) == 2
 
 
 def test_without_a_catalogue_and_a_report_the_page_works_on_ids(recommender, tmp_path, start):

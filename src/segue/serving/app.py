@@ -74,7 +74,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
         """Say that the process lives."""
         return {"status": "alive"}
 
-    @app.get("/readyz", responses=documented(503))
+    @app.get("/readyz", responses=documented(503, 504))
     async def readiness() -> dict[str, str]:
         """Say whether requests will be answered."""
         if not service.is_ready:

@@ -86,6 +86,7 @@ class Batcher(Generic[Q, A]):
         *,
         max_waiting: int,
         max_batch: int,
+        name: str = "segue-compute",
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         """Start the thread.
@@ -97,6 +98,7 @@ class Batcher(Generic[Q, A]):
             max_waiting: What the waiting questions may cost in all. A job that costs more is let in
                 where there is no other such job, and does not count.
             max_batch: What questions answered at once may cost in all.
+            name: The thread's.
             on_batch: Told the number of questions of each batch.
         """
         self._begin = begin
@@ -107,7 +109,7 @@ class Batcher(Generic[Q, A]):
         self._oversize: _Job[Q, A] | None = None
         self._is_closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="segue-compute", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     @property

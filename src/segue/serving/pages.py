@@ -1,6 +1,10 @@
 """The pages: recommendations to look at, and the description of the interface."""
 
+import asyncio
+from collections.abc import Callable
+from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jinja2
 from fastapi import FastAPI
@@ -25,17 +29,36 @@ def add_pages(app: FastAPI, service: Service) -> None:
     )
     app.mount("/static", StaticFiles(packages=[("segue.serving", "static")]))
 
+    home = _Home(
+        lambda model: templates.get_template("index.html").render(
+            _shown(model) | {"needs_key": bool(service.settings.keys.api)}
+        )
+    )
+    described = cache(lambda: templates.get_template("docs.html").render(openapi=app.openapi()))
+
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        text = templates.get_template("index.html").render(
-            _shown(service.model) | {"needs_key": bool(service.settings.keys.api)}
-        )
-        return HTMLResponse(text)
+        return HTMLResponse(await home.of(service.model))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        text = templates.get_template("docs.html").render(openapi=app.openapi())
-        return HTMLResponse(text)
+        return HTMLResponse(described())
+
+
+class _Home:
+    """The home page, which is written once for each model: it looks through the whole catalogue."""
+
+    def __init__(self, render: Callable[[ServedModel], str]) -> None:
+        self._render = render
+        self._pages: WeakKeyDictionary[ServedModel, str] = WeakKeyDictionary()
+        self._lock = asyncio.Lock()
+
+    async def of(self, model: ServedModel) -> str:
+        """The page of a model."""
+        async with self._lock:
+            if model not in self._pages:
+                self._pages[model] = await asyncio.to_thread(self._render, model)
+            return self._pages[model]
 
 
 def _shown(model: ServedModel) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from segue.serving.model import (
     shown_id,
 )
 from segue.serving.problems import ProblemError, documented
-from segue.serving.service import Service
+from segue.serving.service import Search, Service
 from segue.serving.stores import Append, StoredEvent, StoreError, UserEvents
 from segue.serving.times import Given
 
 MAX_FOUND = 100
-EVERY = (400, 401, 403, 408, 413, 422, 429, 503)
-ANSWERED = documented(*EVERY, 504)
+EVERY = (400, 401, 403, 408, 413, 422, 429, 503, 504)
+ANSWERED = documented(*EVERY)
 
 ItemId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
 UserId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
@@ -143,9 +143,7 @@ async def find_items(
     limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 10,
 ) -> Response:
     """Search items by title, whatever its case, accents and order of words."""
-    model = service_of(request).model
-    found = await asyncio.to_thread(model.search.find, query, limit)
-    return _json({"model_version": model.version, "items": model.items(found.tolist())})
+    return _json(vars(await service_of(request).search(Search(query, limit))))
 
 
 @router.get("/items/{item_id:path}", response_model=schemas.Item, responses=documented(*EVERY, 404))

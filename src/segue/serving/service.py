@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from segue.errors import SegueError
 from segue.recommender import Recommender
@@ -34,6 +35,7 @@ from segue.serving.stores import (
 
 MAX_WAITING_WRITES = 1_024
 WRITES_AT_ONCE = 64
+SEARCHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,22 @@ class Explained:
 
     model_version: str
     explanation: Explanation
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which titles are looked for, and how many of them are wanted."""
+
+    query: str
+    limit: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items ready for JSON, and the model that has them."""
+
+    model_version: str
+    items: list[dict[str, Any]]
 
 
 Outcome = ServedAnswer | Explained | SegueError
@@ -78,6 +96,13 @@ class Service:
             lambda: self.store.write,
             max_waiting=MAX_WAITING_WRITES,
             max_batch=WRITES_AT_ONCE,
+            name="segue-write",
+        )
+        self._searches: Batcher[Search, Found] = Batcher(
+            lambda: partial(_found, self.model),
+            max_waiting=settings.queue_size,
+            max_batch=SEARCHES_AT_ONCE,
+            name="segue-search",
         )
         self._reload = threading.Lock()
         self.is_ready = True
@@ -85,7 +110,7 @@ class Service:
     @property
     def is_alive(self) -> bool:
         """Whether all threads that answer and write still run."""
-        return self._questions.is_alive and self._writes.is_alive
+        return all(each.is_alive for each in (self._questions, self._writes, self._searches))
 
     async def ask(
         self, questions: Sequence[ServedQuestion | SimilarQuestion]
@@ -121,6 +146,14 @@ class Service:
                 raise outcome
             outcomes.append(outcome)
         return outcomes
+
+    async def search(self, search: Search) -> Found:
+        """Items by their titles.
+
+        Raises:
+            QueueFullError, ClosedError, FailedError: See `Batcher.ask`.
+        """
+        return (await self._searches.ask([search]))[0]
 
     async def events_of(self, user_ids: Sequence[str]) -> list[UserEvents]:
         """What the store has of each of these users.
@@ -173,6 +206,7 @@ class Service:
         """Answer and write what waits, then close the database."""
         self.is_ready = False
         self._questions.close()
+        self._searches.close()
         self._writes.close()
         self.store.close()
 
@@ -194,6 +228,13 @@ def _alone(model: ServedModel, question: SimilarQuestion | WhyQuestion) -> Outco
         return Explained(model.version, model.explanation(question))
     except SegueError as error:
         return error
+
+
+def _found(model: ServedModel, searches: list[Search]) -> list[Found]:
+    return [
+        Found(model.version, model.items(model.search.find(search.query, search.limit).tolist()))
+        for search in searches
+    ]
 
 
 def _collect() -> None:
