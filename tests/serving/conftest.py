@@ -20,8 +20,8 @@ import pytest
 import uvicorn
 
 from segue.recommender import Recommender
-from segue.serving.app import create_app
 from segue.serving.model import ServedModel
+from segue.serving.server import config_of
 from segue.serving.service import Service
 from segue.serving.settings import Settings
 
@@ -60,9 +60,8 @@ def served_run(served: Recommender, tmp_path_factory: pytest.TempPathFactory) ->
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
     """The address of a service while it listens."""
-    config = uvicorn.Config(
-        create_app(service), port=0, log_level="warning", access_log=False, server_header=False
-    )
+    config = config_of(service, log_config=None)
+    config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -6,16 +6,18 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from threadpoolctl import threadpool_limits
 
 from segue.errors import SegueError
 from segue.serving.app import create_app
+from segue.serving.protocol import BoundedProtocol
 from segue.serving.service import Service
 
 BACKLOG = 2_048
-LOGGING = {
+LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
@@ -56,12 +58,14 @@ def serve(service: Service, on_listening: Callable[[str], None]) -> None:
         raise DiedError("a thread of the service died; the log has the cause: start it again")
 
 
-def config_of(service: Service) -> uvicorn.Config:
+def config_of(service: Service, log_config: dict[str, Any] | None = LOGGING) -> uvicorn.Config:
     """How uvicorn serves it."""
     return uvicorn.Config(
         create_app(service),
+        http=BoundedProtocol,
+        ws="none",
         access_log=False,
-        log_config=LOGGING,
+        log_config=log_config,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=int(service.settings.grace_s),

@@ -1,0 +1,220 @@
+"""Connections, spoken to byte by byte."""
+
+import re
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from segue.serving.protocol import BoundedProtocol, ConnectionLimits, most_connections
+
+Connect = Callable[[], socket.socket]
+HOST = b"Host: localhost\r\n"
+LAST = HOST + b"Connection: close\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+BODY = b'{"history":[1]}'
+POST = b"POST /v1/recommendations HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+
+
+@pytest.fixture
+def connect(client) -> Connect:
+    """Opens a connection to the service."""
+    return lambda: socket.create_connection((client.base_url.host, client.base_url.port), 30)
+
+
+@pytest.fixture
+def limited(monkeypatch) -> Callable[..., None]:
+    """Sets limits of the test's own."""
+
+    def limit(**limits: float) -> None:
+        monkeypatch.setattr(BoundedProtocol, "limits", replace(ConnectionLimits(), **limits))
+
+    return limit
+
+
+def received(connection: socket.socket) -> Iterator[bytes]:
+    """What comes until the other side ends."""
+    try:
+        while data := connection.recv(65_536):
+            yield data
+    except ConnectionResetError:  # it ended with bytes of ours unread
+        return
+
+
+def statuses(connection: socket.socket) -> list[int]:
+    """Of all answers until the other side ends."""
+    heads = re.findall(rb"HTTP/1\.1 (\d+) ", b"".join(received(connection)))
+    return [int(status) for status in heads]
+
+
+def send_until_refused(connection: socket.socket, piece: bytes, most: int) -> bool:
+    """Send a piece again and again; whether the other side ended before it had it all."""
+    try:
+        for _ in range(most // len(piece)):
+            connection.sendall(piece)
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
+
+
+ENDLESS = [
+    (b"GET /healthz HTTP/1.1\r\n", b"a: b\r\n" * 10_000),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST + b"x: ", b"y" * 60_000),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST, b"y" * 60_000),
+    (b"GET /", b"y" * 60_000),
+    (b"POST /v1/recommendations HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n",
+     b"1\r\n \r\n" * 10_000),
+    (b"POST /v1/recommendations HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n",
+     b"a: b\r\n" * 10_000),
+    (b"", b"\r\n" * 30_000),
+    (b"", HEALTH),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "more"), ENDLESS)
+def test_what_has_no_end_is_not_read_to_its_end(connect, start, more):
+    with closing(connect()) as connection:
+        connection.sendall(start)
+        assert send_until_refused(connection, more, 2**27)
+
+
+HEADS = [
+    (b"GET /healthz HTTP/1.1\r\n" + LAST + b"x: y\r\n" * 98 + b"\r\n", 200),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST + b"x: y\r\n" * 100 + b"\r\n", 431),
+    (b"GET /healthz HTTP/1.1\r\n" + LAST + b"x: " + b"y" * 15_000 + b"\r\n\r\n", 200),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST + b"x: " + b"y" * 17_000 + b"\r\n\r\n", 431),
+    (b"GET /healthz?" + b"y" * 15_000 + b" HTTP/1.1\r\n" + LAST + b"\r\n", 200),
+    (b"GET /healthz?" + b"y" * 17_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431),
+    (b"nonsense\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST + b"Content-Length: +15\r\n\r\n", 400),
+    (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    (POST + b"Content-Length: 15\r\nContent-Length: 16\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST + b" folded\r\n\r\n", 400),
+    (POST + b"Content-Length: 15\r\nConnection: close\r\n\r\n" + BODY, 200),
+]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+@pytest.mark.parametrize(("sent", "status"), HEADS)
+def test_a_head_is_answered_or_refused_however_it_is_cut(connect, sent, status, cut):
+    with closing(connect()) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            for piece in (sent[:cut], sent[cut:]):
+                connection.sendall(piece)
+        except OSError:
+            assert status != 200
+        assert statuses(connection) in ([status], [] if status != 200 else [status])
+
+
+def test_a_refusal_says_why_and_ends_the_connection(connect):
+    with closing(connect()) as connection:
+        connection.sendall(b"GET /" + b"y" * 17_000 + b" HTTP/1.1\r\n\r\n")
+        head, _, body = b"".join(received(connection)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert b"\r\nconnection: close" in head
+    assert b"\r\ncontent-type: application/problem+json" in head
+    assert b"\r\nx-content-type-options: nosniff" in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert b'"status": 431' in body
+
+
+UNFINISHED = {
+    "nothing": (b"", []),
+    "blank lines": (b"\r\n", [408]),
+    "half a head": (b"GET /healthz HTT", [408]),
+    "half of the next head": (HEALTH + b"GET /", [200]),
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_a_connection_that_sends_no_request_is_ended(connect, limited, name):
+    sent, expected = UNFINISHED[name]
+    limited(head_timeout_s=0.2)
+    with closing(connect()) as connection:
+        connection.sendall(sent)
+        assert statuses(connection)[: len(expected)] == expected
+
+
+def test_a_body_that_is_refused_and_does_not_end_ends_the_connection(connect, limited):
+    limited(head_timeout_s=0.2)
+    with closing(connect()) as connection:
+        evil = b"POST /nowhere HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 9\r\n\r\n"
+        connection.sendall(evil)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 403 ")
+        connection.sendall(b"{")
+        assert statuses(connection) == []
+
+
+def test_a_body_that_is_refused_is_taken_and_the_connection_goes_on(connect):
+    with closing(connect()) as connection:
+        evil = b"POST /nowhere HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 9\r\n\r\n"
+        connection.sendall(evil)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 403 ")
+        connection.sendall(b"123456789")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + LAST + b"\r\n")
+        assert statuses(connection) == [200]
+
+
+def test_a_head_that_trickles_is_given_up(connect, limited):
+    limited(head_timeout_s=0.2)
+    with closing(connect()) as connection:
+        connection.settimeout(0.01)
+        answer = b""
+        for letter in HEALTH * 1_000:
+            connection.send(bytes([letter]))
+            try:
+                answer = connection.recv(1_000)
+                break
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_requests_sent_without_waiting_are_answered_in_order(connect):
+    with closing(connect()) as connection:
+        last = b"GET /nowhere HTTP/1.1\r\n" + LAST + b"\r\n"
+        connection.sendall(HEALTH * 5 + last)
+        assert statuses(connection) == [200] * 5 + [404]
+
+
+def test_connections_are_limited_and_come_back(connect, limited):
+    def answer(connection: socket.socket) -> bytes:
+        connection.sendall(HEALTH)
+        return connection.recv(65_536)
+
+    limited(connections=5)
+    held = [connect() for _ in range(8)]
+    try:
+        answers = []
+        for each in held:
+            try:
+                answers.append(answer(each))
+            except ConnectionError:
+                answers.append(b"HTTP/1.1 503 ")
+        taken = [each for each, told in zip(held, answers, strict=True) if b" 200 " in told[:14]]
+        refused = [told for told in answers if b" 503 " in told[:14]]
+        assert 0 < len(taken) <= 5
+        assert len(refused) == 8 - len(taken)
+        taken[0].close()
+        while True:
+            with closing(connect()) as connection:
+                try:
+                    if b" 200 " in answer(connection)[:14]:
+                        break
+                except ConnectionError:
+                    continue
+    finally:
+        for each in held:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "most"), [(10**6, 1_024), (512, 384), (64, 1), (resource.RLIM_INFINITY, 1_024)]
+)
+def test_connections_leave_descriptors_for_all_else(monkeypatch, allowed, most):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    assert most_connections() == most
