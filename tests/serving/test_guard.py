@@ -108,6 +108,71 @@ def test_a_page_of_another_site_reaches_nothing_on_a_machine_without_keys(client
         assert client.get("/v1/model", headers={"Host": name}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "name", "expected"),
+    [
+        ("127.0.0.1", "LOCALHOST:8000", 200),
+        ("127.0.0.1", "localhost.", 200),
+        ("127.0.0.2", "127.0.0.2:8000", 200),
+        ("127.0.0.1", "127.0.0.2:8000", 403),
+        ("::1", "[::1]:8000", 200),
+        ("localhost", "localhost.evil.example", 403),
+        ("127.0.0.1", "", 403),
+        ("127.0.0.1", "[evil", 403),
+        ("127.0.0.1", ":8000", 403),
+    ],
+)
+def test_this_machine_is_known_by_its_names_and_the_address_listened_on(
+    tmp_path, host, name, expected
+):
+    guard = Guard(Settings(tmp_path, host=host))
+    assert status(guard.check_origin, "GET", {"host": name}) == expected
+
+
+OWN, EVIL = "http://localhost:8000", "http://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("POST", {}, 200),
+        ("POST", {"origin": OWN}, 200),
+        ("POST", {"origin": OWN.upper()}, 200),
+        ("POST", {"origin": EVIL}, 403),
+        ("POST", {"origin": "null"}, 403),
+        ("POST", {"origin": ""}, 403),
+        ("POST", {"origin": "http://localhost:8001"}, 403),
+        ("DELETE", {"origin": EVIL}, 403),
+        ("PUT", {"origin": EVIL}, 403),
+        ("GET", {"origin": EVIL}, 200),
+        ("HEAD", {"origin": EVIL}, 200),
+        ("POST", {"sec-fetch-site": "same-site"}, 403),
+        ("POST", {"sec-fetch-site": "cross-site"}, 403),
+        ("POST", {"sec-fetch-site": "same-origin", "origin": OWN}, 200),
+        ("POST", {"sec-fetch-site": "none"}, 200),
+        ("GET", {"sec-fetch-site": "same-site"}, 200),
+        ("GET", {"sec-fetch-site": "cross-site"}, 403),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"host": "0.0.0.0", "is_insecure": True}])
+def test_without_keys_pages_of_other_sites_change_nothing(
+    tmp_path, method, headers, expected, options
+):
+    guard = Guard(Settings(tmp_path, **options))
+    assert status(guard.check_origin, method, {"host": "localhost:8000", **headers}) == expected
+
+
+def test_with_keys_whoever_shows_one_may_ask_from_anywhere(tmp_path):
+    guard = Guard(Settings(tmp_path, keys=KEYS))
+    headers = {"host": "anything", "origin": EVIL, "sec-fetch-site": "cross-site"}
+    assert status(guard.check_origin, "POST", headers) == 200
+
+
+def test_over_http_a_foreign_page_cannot_reload(client):
+    for foreign in ({"Origin": EVIL}, {"Origin": "null"}, {"Sec-Fetch-Site": "same-site"}):
+        assert client.post("/v1/admin/reload", headers=foreign).status_code == 403
+
+
 def test_a_link_from_another_site_may_be_followed_and_nothing_else(client):
     link = {
         "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"

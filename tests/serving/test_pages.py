@@ -63,6 +63,12 @@ def test_the_page_is_written_once_for_each_model(start, monkeypatch):
         assert len(written) == 2
 
 
+def test_an_address_with_a_slash_too_many_leads_to_the_page_wherever_the_service_is(client):
+    redirect = client.get("/docs/", headers={"Host": "localhost"})
+    assert (redirect.status_code, redirect.headers["location"]) == (307, "../docs")
+    assert client.get("/v1/model/").status_code == 404
+
+
 def test_without_a_catalogue_and_a_report_the_page_works_on_ids(recommender, tmp_path, start):
     run = replace(recommender.run, catalogue=None, report={}, ranking=None)
     Recommender(run).save(tmp_path / "bare")

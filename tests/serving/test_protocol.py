@@ -94,6 +94,19 @@ HEADS = [
     (POST + b"Content-Length: 15\r\nContent-Length: 16\r\n\r\n", 400),
     (b"GET /healthz HTTP/1.1\r\n" + HOST + b" folded\r\n\r\n", 400),
     (POST + b"Content-Length: 15\r\nConnection: close\r\n\r\n" + BODY, 200),
+    (b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+    (b"GET /healthz HTTP/1.1\r\n" + LAST + HOST + b"\r\n", 400),
+    (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+    (POST + b"Transfer-Encoding: Chunked\r\nConnection: close\r\n\r\n0\r\n\r\n", 400),
+    (POST + b"Content-Encoding: gzip\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 415),
+    (
+        POST
+        + b"Content-Encoding: identity\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
+        + BODY,
+        200,
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
+from polars.exceptions import PanicException
 
 from segue.recommender import Recommender
 
@@ -236,6 +237,38 @@ def test_every_answer_carries_the_security_headers_and_its_id(client):
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["x-request-id"]
         assert "server" not in headers
+
+
+@pytest.mark.parametrize("fault", [ArithmeticError("unlucky"), PanicException("panic")])
+def test_a_defect_is_answered_with_the_name_under_which_the_log_has_it(
+    client, service, monkeypatch, caplog, fault
+):
+    def failing(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(type(service.model), "items", failing)
+    answer = client.get("/v1/items/7")
+    assert answer.status_code == 500
+    assert answer.json()["detail"].startswith("a defect of segue")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    told = [each for each in caplog.records if answer.headers["x-request-id"] in each.getMessage()]
+    assert [str(each.exc_info[1]) for each in told if each.exc_info] == [str(fault)]
+    assert client.get("/v1/model").status_code == 200
+
+
+def test_methods_that_nothing_has_are_counted_as_one(client):
+    def lines() -> int:
+        return len(client.get("/metrics").text.splitlines())
+
+    client.request("PROPFIND", "/nowhere")
+    client.request("PUT", "/v1/model")
+    lines()
+    before = lines()
+    for method in ("PROPFIND", "LOCK", "PUT", "TRACE", "M-SEARCH"):
+        for path in ("/", "/v1/model", "/v1/recommendations", "/docs", "/static/page.js"):
+            assert client.request(method, path).status_code in (404, 405)
+    assert lines() == before
 
 
 def test_metrics_count_requests_batches_and_the_model(client):

@@ -48,6 +48,7 @@ def create_app(service: Service) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to the Host that was sent, whatever it is
         lifespan=lifespan,
     )
     app.state.service = service

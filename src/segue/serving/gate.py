@@ -4,13 +4,14 @@ import asyncio
 import logging
 import random
 import time
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segue.serving.guard import Guard
 from segue.serving.limits import MAX_BODY_BYTES
 from segue.serving.metrics import Metrics
-from segue.serving.problems import ProblemError
+from segue.serving.problems import DEFECT, ProblemError
 
 GUARDED = ("/v1/", "/metrics")
 OPEN = ("/healthz", "/readyz")
@@ -67,14 +68,24 @@ class Gate:
             async with asyncio.timeout_at(ends_at if is_hurried else None) as deadline:
                 exchange.deadline = deadline
                 await self._app(exchange.scope, exchange.replayed(body), exchange.send)
-        except TimeoutError:
-            if not deadline.expired():
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Polars is no Exception
+            if exchange.has_begun:
                 raise
-            await exchange.refuse(
-                ProblemError(504, f"the answer was not ready after {self._deadline_s:g} s")
-            )
+            await exchange.refuse(self._problem_of(exchange, error, is_late=deadline.expired()))
+
+    def _problem_of(
+        self, exchange: "_Exchange", error: BaseException, *, is_late: bool
+    ) -> ProblemError:
+        """What is answered instead of an answer."""
+        if is_late and isinstance(error, TimeoutError):
+            return ProblemError(504, f"the answer was not ready after {self._deadline_s:g} s")
+        log.error("%s failed", exchange.request_id, exc_info=error)
+        return ProblemError(500, DEFECT)
 
     def _admit(self, exchange: "_Exchange") -> None:
+        _check_framing(exchange)
         if exchange.path in OPEN:
             return
         self._guard.check_origin(exchange.scope["method"], exchange.headers)
@@ -102,9 +113,9 @@ class Gate:
 
     def _record(self, exchange: "_Exchange", seconds: float) -> None:
         """Count and log a request by its operation; paths and queries hold ids of users."""
-        route = exchange.scope.get("route")
-        operation = f"{exchange.scope['method']} {route.path}" if route else "unknown"
-        status = exchange.status
+        route, status = exchange.scope.get("route"), exchange.status
+        is_known = route is not None and status != HTTPStatus.METHOD_NOT_ALLOWED
+        operation = f"{exchange.scope['method']} {route.path}" if is_known else "unknown"
         self._metrics.requests.labels(operation, str(status)).inc()
         self._metrics.seconds.labels(operation).observe(seconds)
         log.info("%s %s %d %.1f ms", exchange.request_id, operation, status, seconds * 1000)
@@ -119,6 +130,7 @@ class _Exchange:
         headers: By their names in lower case.
         request_id: A name for it, no secret.
         is_private: Whether a key is needed, where there are keys.
+        has_begun: Whether a part of the answer is sent.
         status: Of the answer; 500 until there is one.
         deadline: Until when the answer must begin; it may then take its time.
     """
@@ -134,15 +146,16 @@ class _Exchange:
         self.request_id = f"{random.getrandbits(64):016x}"
         scope.setdefault("state", {})["request_id"] = self.request_id
         self.is_private = self.path.startswith(GUARDED)
+        self.has_begun = False
         self.status = 500
         self.deadline: asyncio.Timeout | None = None
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer, the first with the headers that all answers have."""
         if message["type"] == "http.response.start":
-            if self.deadline is not None and not self.deadline.expired():
+            if self.deadline is not None:
                 self.deadline.reschedule(None)
-            self.status = message["status"]
+            self.has_begun, self.status = True, message["status"]
             message["headers"] = [
                 *message["headers"],
                 *HEADERS,
@@ -151,8 +164,16 @@ class _Exchange:
             ]
         await self._send(message)
 
+    def all(self, name: str) -> str:
+        """All headers of a name, as one."""
+        raw = name.encode()
+        return ",".join(
+            value.decode("latin-1") for each, value in self.scope["headers"] if each == raw
+        )
+
     async def refuse(self, problem: ProblemError) -> None:
-        """Answer by a problem."""
+        """Answer by a problem, whatever the deadline."""
+        self.deadline = None
         await problem.response()(self.scope, self._receive, self.send)
 
     async def body(self) -> bytes:
@@ -186,6 +207,26 @@ class _Exchange:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return replay
+
+
+def _check_framing(exchange: _Exchange) -> None:
+    """Refuse what would be taken for something else than was meant, by us or by a proxy.
+
+    Raises:
+        ProblemError: 400 without one `Host`, 501 for a body coded for the transfer otherwise than
+            in chunks, 415 for one that is compressed.
+    """
+    hosts = exchange.all("host")
+    if "," in hosts or (not hosts and exchange.scope["http_version"] == "1.1"):
+        raise ProblemError(400, f"a request has one Host, got {hosts or 'none'}")
+    if exchange.all("transfer-encoding").lower() not in ("", "chunked"):
+        raise ProblemError(
+            501,
+            "a body may be sent in chunks, and not in another transfer encoding",
+            headers={"Connection": "close"},
+        )
+    if exchange.all("content-encoding").lower() not in ("", "identity"):
+        raise ProblemError(415, "the body is compressed; send it as it is")
 
 
 def _too_large() -> ProblemError:

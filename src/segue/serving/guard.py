@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from segue.serving.problems import ProblemError
 from segue.serving.settings import ADMIN_KEY, Settings
 
-LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+# What only reads; a page cannot see what another site answers.
+SAFE_METHODS = ("GET", "HEAD")
+OWN_SITES = ("same-origin", "none")
 MAX_CLIENTS = 10_000
 # Long enough for bursts of a page that asks at every change.
 BURST_S = 2.0
@@ -28,31 +31,29 @@ class Guard:
         self._admin = [settings.keys.admin.encode()] if settings.keys.admin else []
         # Without keys, a page of another site that calls itself by a name of this machine's
         # address (DNS rebinding) must not read or write anything.
-        self._is_named_local = settings.is_local and not self._api
+        is_named_local = settings.is_local and not self._api
+        self._names = {*LOCAL_NAMES, settings.host.lower()} if is_named_local else None
         rate = settings.rate_limit
         self._requests = None if rate is None else RateLimit(rate, "requests")
         self._wrong_keys = RateLimit(WRONG_KEYS_PER_S, "wrong keys")
 
     def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
-        """Refuse other sites where there are no keys; a link from there may be followed.
+        """Refuse pages of other sites where there are no keys; a link from there may be followed.
+
+        A page shows a key on purpose, while without keys a browser may be led to ask by any page.
 
         Raises:
             ProblemError: 403, for a foreign name of this machine, or a foreign page.
         """
-        if not self._is_named_local:
+        if self._api:
             return
-        host = headers.get("host", "")
-        name = host[: host.rindex(":")] if ":" in host.rpartition("]")[2] else host
-        is_foreign = headers.get("sec-fetch-site") == "cross-site"
-        # What a browser shows as a page of its own, the site that linked to it cannot read.
-        is_link = (
-            method in ("GET", "HEAD")
-            and headers.get("sec-fetch-mode") == "navigate"
-            and headers.get("sec-fetch-dest") == "document"
-        )
-        if name not in LOCAL_NAMES or (is_foreign and not is_link):
+        if self._names is not None and _name_in(headers.get("host", "")) not in self._names:
             raise ProblemError(
-                403, "without keys, the service answers this machine's own pages and programs only"
+                403, "without keys, the service answers to this machine's own names only"
+            )
+        if _is_foreign(method, headers) and not _is_link(method, headers):
+            raise ProblemError(
+                403, "without keys, the service answers its own pages and programs only"
             )
 
     def check_key(self, headers: Mapping[str, str], address: str) -> str:
@@ -140,6 +141,36 @@ def network_of(address: str) -> str:
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((ip, IPV6_NETWORK_BITS), strict=False))
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a Host header, without the port."""
+    name = host[: host.rindex(":")] if ":" in host.rpartition("]")[2] else host
+    return name.lower().removeprefix("[").removesuffix("]").removesuffix(".")
+
+
+def _is_foreign(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site asks.
+
+    Browsers say by `Sec-Fetch-Site` where the page is from, but on encrypted connections and this
+    machine only; else `Origin` says it, of all that may change something.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in OWN_SITES:
+        return site == "cross-site" or method not in SAFE_METHODS
+    origin = headers.get("origin")
+    if site is not None or origin is None or method in SAFE_METHODS:
+        return False
+    return origin.partition("://")[2].lower() != headers.get("host", "").lower()
+
+
+def _is_link(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether the answer is shown as a page of its own, which the site it came from cannot read."""
+    return (
+        method in SAFE_METHODS
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
 
 
 def _shown_key(headers: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import jinja2
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from segue.serving import routes
@@ -43,6 +43,10 @@ def add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(described())
+
+    @app.get("/docs/", include_in_schema=False)
+    async def docs_with_slash() -> RedirectResponse:
+        return RedirectResponse("../docs")
 
 
 class _Home:

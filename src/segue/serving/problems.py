@@ -91,10 +91,6 @@ def answer_with_problems(app: FastAPI) -> None:
     async def unfit(_: Request, error: RequestValidationError) -> Response:
         return invalid(error.errors()).response()
 
-    @app.exception_handler(Exception)
-    async def defect(_: Request, __: Exception) -> Response:
-        return ProblemError(500, DEFECT).response()
-
 
 def invalid(errors: Sequence[Any]) -> ProblemError:
     """400 for what is no JSON, 422 for JSON that is no such request, from pydantic's errors."""
