@@ -114,8 +114,9 @@ class Gate:
     def _record(self, exchange: "_Exchange", seconds: float) -> None:
         """Count and log a request by its operation; paths and queries hold ids of users."""
         route, status = exchange.scope.get("route"), exchange.status
-        is_known = route is not None and status != HTTPStatus.METHOD_NOT_ALLOWED
-        operation = f"{exchange.scope['method']} {route.path}" if is_known else "unknown"
+        operation = "unknown"
+        if route is not None and status != HTTPStatus.METHOD_NOT_ALLOWED:
+            operation = f"{exchange.scope['method']} {route.path}"
         self._metrics.requests.labels(operation, str(status)).inc()
         self._metrics.seconds.labels(operation).observe(seconds)
         log.info("%s %s %d %.1f ms", exchange.request_id, operation, status, seconds * 1000)
