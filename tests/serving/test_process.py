@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -110,6 +111,26 @@ def test_without_keys_it_does_not_serve_the_world(own_run, capfd):
     assert ended.returncode == 1
     assert "SEGUE_API_KEYS" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_told_to_end_while_it_loads_it_ends_with_0_and_never_serves(own_run):
+    command = [sys.executable, "-m", "segue", "serve", str(own_run), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as loading:
+        assert loading.stderr is not None
+        assert "loading" in loading.stderr.readline()
+        loading.send_signal(signal.SIGTERM)
+        assert loading.stderr.read() == ""
+        assert loading.wait(60) == 0
+
+
+def test_an_address_that_is_taken_is_refused_before_anything_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        command = [sys.executable, "-m", "segue", "serve", str(tmp_path / "no-run"), "--port", port]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1, port {port}" in ended.stderr
+    assert "--port" in ended.stderr
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """`segue serve` and `segue events`: a run over HTTP, and what it was told."""
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,6 +84,7 @@ def serve(
     Keys come from the environment: SEGUE_API_KEYS (separated by commas), SEGUE_ADMIN_KEY for
     reload and erasure, SEGUE_ERASURE_KEY for the hashes of erased users.
     """
+    signal.signal(signal.SIGTERM, _end)
     settings = _settings(
         run,
         host=host,
@@ -96,11 +99,18 @@ def serve(
     )
     try:
         from segue.serving.server import serve as serve_until_told
-        from segue.serving.service import Service
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     note("loading the run and compiling the model for all sizes of requests")
-    serve_until_told(Service(settings), lambda address: note(f"serving {run} at {address}"))
+    serve_until_told(settings, lambda address: note(f"serving {run} at {address}"))
+
+
+def _end(*_: object) -> None:
+    """End at once: until the service listens, which handles SIGTERM itself, nothing is lost.
+
+    Python's own handler would have the process end with 143, and process 1 of a container go on.
+    """
+    os._exit(0)
 
 
 events = typer.Typer(help="Events that a service was told.", rich_markup_mode=None)

@@ -11,10 +11,11 @@ from typing import Any
 import uvicorn
 from threadpoolctl import threadpool_limits
 
-from segue.errors import SegueError
+from segue.errors import ConfigError, SegueError
 from segue.serving.app import create_app
 from segue.serving.protocol import BoundedProtocol
 from segue.serving.service import Service
+from segue.serving.settings import Settings
 
 BACKLOG = 2_048
 LOGGING: dict[str, Any] = {
@@ -29,33 +30,59 @@ LOGGING: dict[str, Any] = {
 }
 
 
-def serve(service: Service, on_listening: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
+def serve(settings: Settings, on_listening: Callable[[str], None]) -> None:
+    """Load the run, then serve it until SIGTERM or SIGINT; answer what is in flight and return.
+
+    The address is taken before anything is loaded, and nobody is let in until all of it is.
 
     Args:
-        service: Ready to answer; it is closed in the end.
+        settings: What to serve.
         on_listening: Told the address once requests are accepted.
 
     Raises:
-        OSError: The address is taken or not this machine's.
+        ConfigError: The address is taken or not this machine's.
+        RunError, StoreError: See `Service`.
         DiedError: A thread of the service died, by a defect that the log tells.
     """
-    settings = service.settings
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    config = config_of(service)
-    # What is loaded stays: to look through it for garbage took 0.3 s, in which nobody was answered.
-    gc.collect()
-    gc.freeze()
-    # Idle threads of the matrix products spin, which takes the cores from all else: on two cores, a
-    # search for 32 questions took 30 ms instead of 1 beside other work.
-    threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="blas")
-    host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
-    on_listening(f"http://{host}:{listener.getsockname()[1]}/")
-    server = Server(config, service)
-    server.run(sockets=[listener])
+    with bound(settings.host, settings.port) as listener:
+        service = Service(settings)
+        server = Server(config_of(service), service)
+        # What is loaded stays: to look through it for garbage took 0.3 s, in which nobody was
+        # answered.
+        gc.collect()
+        gc.freeze()
+        # Idle threads of the matrix products spin, which takes the cores from all else: on two
+        # cores, a search for 32 questions took 30 ms instead of 1 beside other work.
+        threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="blas")
+        listener.listen(BACKLOG)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        on_listening(f"http://{host}:{listener.getsockname()[1]}/")
+        server.run(sockets=[listener])
     if server.has_died:
         raise DiedError("a thread of the service died; the log has the cause: start it again")
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has an address but does not listen yet; `::` is that of IPv4, too.
+
+    Raises:
+        ConfigError: The address is taken or not this machine's.
+    """
+    is_v6 = ":" in host
+    taken = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
+    try:
+        if os.name == "posix":  # an address that was left a moment ago is free
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_v6:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        taken.bind((host, port))
+    except OSError as error:
+        taken.close()
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; give another --host "
+            f"or --port"
+        ) from None
+    return taken
 
 
 def config_of(service: Service, log_config: dict[str, Any] | None = LOGGING) -> uvicorn.Config:
@@ -68,7 +95,8 @@ def config_of(service: Service, log_config: dict[str, Any] | None = LOGGING) -> 
         log_config=log_config,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=int(service.settings.grace_s),
+        # Annotated as whole seconds, waited for as any number of them.
+        timeout_graceful_shutdown=service.settings.grace_s,  # type: ignore[arg-type]
         timeout_keep_alive=service.settings.keep_alive_s,
     )
 
