@@ -99,6 +99,8 @@ def fit(
         "stopped_early": curves.stopped_early,
         "seconds": sum(epoch["seconds"] for epoch in curves.epochs),
         "validation_users": validation.num_users if validation else 0,
+        "log": list(split.log_notes),
+        "catalogue": list(items.notes) if items else [],
     }
     run = Run(
         config=config,

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -138,6 +139,21 @@ def test_an_item_with_two_rows_is_refused_where_that_is_asked_for(
     outcome = command(*arguments)
     assert titles(no_training) == [("s1", "N1"), ("s2", "N2")]
     assert "items: dropped 1 of 3 rows" in outcome.err
+
+
+def test_what_was_dropped_is_told_and_kept_with_the_run(
+    command, log_file, items_file, tmp_path, tiny
+):
+    frame = pl.read_parquet(log_file)
+    broken = tmp_path / "log.parquet"
+    no_user = frame.head(3).with_columns(user_id=pl.lit(None, frame.schema["user_id"]))
+    pl.concat([frame, no_user]).write_parquet(broken)
+    arguments = ("fit", broken, "--items", items_file, "--out", tmp_path / "new", *tiny)
+    assert "--drop-bad-rows" in command(*arguments).refusal
+    outcome = command(*arguments, "--drop-bad-rows")
+    assert "dropped 3 of 1,443 rows: user_id is null" in outcome.err
+    training = json.loads((tmp_path / "new" / "training.json").read_text())
+    assert any(note.startswith("dropped 3 of 1,443 rows") for note in training["log"])
 
 
 def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp_path):

@@ -13,6 +13,10 @@ from segue.errors import DataError
 
 ML_1M = Path("../shared/data/ml-1m")
 needs_ml_1m = pytest.mark.skipif(not ML_1M.exists(), reason=f"MovieLens-1M is not at {ML_1M}")
+ONLINE_RETAIL = Path("../shared/data/online-retail")
+needs_online_retail = pytest.mark.skipif(
+    not ONLINE_RETAIL.exists(), reason=f"the gift shop's log is not at {ONLINE_RETAIL}"
+)
 
 Pair = tuple[int, int]
 
@@ -177,6 +181,55 @@ def test_weights_that_nobody_asked_for_are_left_out_where_they_are_not_clean(
     assert not any("weight is read from" in note for note in log.notes)
 
 
+BROKEN = """user_id,item_id,timestamp,weight
+u,1,10,4
+,2,20,x
+v,,x,3
+u,3,y,y
+v,4,40,inf
+u,5,50,
+"""
+
+
+def test_every_kind_of_bad_row_is_told_at_once_with_the_flag_that_drops_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(BROKEN)
+    with pytest.raises(DataError) as error:
+        read_log(path, weight_col="weight")
+    message = str(error.value)
+    assert "\n" not in message
+    for told in (
+        "user_id is null in 1 of 6 rows, first in row 2",
+        "item_id is null in 1 of 6 rows, first in row 3",
+        "timestamp is not a number in 2 of 6 rows, first 'x' in row 3",
+        "weight is not a number in 2 of 6 rows, first 'x' in row 2",
+        "weight is NaN or infinite in 1 of 6 rows, first 'inf' in row 5",
+        "--drop-bad-rows (drop_bad_rows=True in Python)",
+    ):
+        assert message.count(told) == 1
+
+
+def test_bad_rows_are_dropped_and_counted_by_kind_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(BROKEN)
+    log = read_log(path, weight_col="weight", drop_bad_rows=True)
+    assert log.frame.rows() == [("u", 1, 10, 4.0), ("u", 5, 50, None)]
+    (note,) = [note for note in log.notes if note.startswith("dropped")]
+    assert note.startswith("dropped 4 of 6 rows: user_id is null in 1 of 6 rows")
+    assert "weight is not a number in 2 of 6 rows" in note
+    assert note in log.summary().splitlines()
+    # The weights that nobody asked for cost no row.
+    assert len(read_log(path, drop_bad_rows=True)) == 3
+
+
+def test_dropping_all_rows_is_refused() -> None:
+    frame = pl.DataFrame({"user_id": [None, 1], "item_id": [1, None], "timestamp": [1, 2]})
+    with pytest.raises(DataError, match=r"user_id is null in 1 of 2 .* no row is left"):
+        read_log(frame, drop_bad_rows=True)
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.dat", "log.parquet"])
 def test_an_empty_log_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -304,3 +357,13 @@ def test_movielens_with_min_weight_loses_the_rows_without_a_rating() -> None:
     log = read_log(ML_1M / "interactions.parquet", time_col="position", min_weight=1)
     assert len(log) == 999_611 - 336_868
     assert "336,868 without a weight" in log.notes[-1]
+
+
+@needs_online_retail
+def test_the_gift_shops_rows_without_a_user_are_dropped_and_counted() -> None:
+    path = ONLINE_RETAIL / "interactions.parquet"
+    with pytest.raises(DataError, match=r"user_id is null in 135,080 of 541,909 .*--drop-bad-rows"):
+        read_log(path)
+    log = read_log(path, drop_bad_rows=True)
+    assert len(log) == 541_909 - 135_080
+    assert any("dropped 135,080 of 541,909 rows" in note for note in log.notes)

@@ -96,6 +96,14 @@ class LogColumns(IdColumns):
         ),
     ] = None
 
+    drop_bad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--drop-bad-rows",
+            help="Drop and count rows without a usable user, item or time, instead of refusing.",
+        ),
+    ] = False
+
     def read(self, source: "Path | pl.DataFrame") -> "InteractionLog":
         """The log, read with these columns."""
         from segue.data.log import read_log

@@ -1,8 +1,11 @@
 """How the rows of a column are refused: how many, which one first, its value, and what to do."""
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from segue.errors import DataError
@@ -10,20 +13,83 @@ from segue.errors import DataError
 MAX_NAMES_TOLD = 40
 
 
-def refuse_where(is_bad: pl.Series, values: pl.Series, where: str, fault: str, remedy: str) -> None:
-    """Raise a `DataError` that counts the bad rows and shows the first of them.
+@dataclass(frozen=True, eq=False)
+class Fault:
+    """What is wrong with some rows of a column.
 
-    `is_bad` is a Boolean series beside `values`, without nulls; rows are counted from 1.
+    Attributes:
+        column: Its name.
+        what: As the rest of a sentence: "is null".
+        remedy: What to do.
+        rows: int64[bad rows], from 0, ascending.
+        num_rows: Of the column.
+        example: The value in the first of the bad rows.
+    """
+
+    column: str
+    what: str
+    remedy: str
+    rows: npt.NDArray[np.int64]
+    num_rows: int
+    example: object
+
+    def __str__(self) -> str:
+        """The fault as a sentence without a remedy; rows are counted from 1."""
+        example = "" if self.example is None else f"{shown(self.example)} "
+        return (
+            f"{self.column} {self.what} in {len(self.rows):,} of {self.num_rows:,} rows, "
+            f"first {example}in row {self.rows[0] + 1:,}"
+        )
+
+
+class BadRowsError(DataError):
+    """Some rows of a table cannot be used."""
+
+    def __init__(self, where: str, faults: Sequence[Fault], *remedies: str) -> None:
+        """Tell all faults, then what to do about them, in one line."""
+        told = dict.fromkeys([*(fault.remedy for fault in faults), *remedies])
+        super().__init__(f"{where}: {'; '.join([*map(str, faults), *told])}")
+        self.faults = tuple(faults)
+
+
+def refuse_where(is_bad: pl.Series, values: pl.Series, where: str, fault: str, remedy: str) -> None:
+    """Raise a `BadRowsError` that counts the bad rows and shows the first of them.
+
+    `is_bad` is a Boolean series beside `values`, without nulls.
     """
     if not is_bad.any():
         return
-    first = is_bad.arg_max() or 0
-    value = values[first]
-    example = "" if value is None else f"{shown(value)} "
-    raise DataError(
-        f"{where}: {values.name} {fault} in {is_bad.sum():,} of {len(values):,} rows, "
-        f"first {example}in row {first + 1:,}; {remedy}"
-    )
+    rows = np.flatnonzero(is_bad.to_numpy()).astype(np.int64)
+    example = values[int(rows[0])]
+    raise BadRowsError(where, [Fault(values.name, fault, remedy, rows, len(values), example)])
+
+
+def checked(
+    check: Callable[[pl.Series], pl.Series], values: pl.Series
+) -> tuple[pl.Series, list[Fault]]:
+    """The values as `check` makes them, null in the rows that it refuses, and all its faults.
+
+    Args:
+        check: Raises `BadRowsError` for rows of the series that it is given.
+        values: Any column.
+
+    Raises:
+        DataError: `check` refuses the column and not some of its rows.
+    """
+    try:
+        return check(values), []
+    except BadRowsError as refused:
+        faults = list(refused.faults)
+    is_good = np.ones(len(values), np.bool_)
+    for fault in faults:
+        is_good[fault.rows] = False
+    places = np.flatnonzero(is_good).astype(np.int64)
+    if not places.size:
+        return pl.repeat(None, len(values), dtype=values.dtype, eager=True), faults
+    good, others = checked(check, values.gather(places))
+    faults += [replace(each, rows=places[each.rows], num_rows=len(values)) for each in others]
+    place_of = pl.Series(np.cumsum(is_good) - 1).set(pl.Series(~is_good), None)
+    return good.gather(place_of), faults
 
 
 def shown(value: object) -> str:

@@ -1,12 +1,13 @@
 """The log: one row per interaction, checked as it is read, and the filters that shrink it."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
+import numpy as np
 import polars as pl
 
-from segue.data.checks import refuse_where, shown
+from segue.data.checks import BadRowsError, Fault, checked, refuse_where, shown
 from segue.data.ids import as_ids
 from segue.data.readers import Layout, Source, Table, open_table
 from segue.data.roles import (
@@ -26,6 +27,7 @@ from segue.errors import DataError
 RATING_FIELDS = (USER.name, ITEM.name, WEIGHT.name, TIME.name)
 LAYOUTS = {".dat": Layout("::", RATING_FIELDS), ".data": Layout("\t", RATING_FIELDS)}
 
+DROPS_THEM = "--drop-bad-rows (drop_bad_rows=True in Python) drops such rows"
 ID_TYPES = (pl.Int64, pl.String)
 TIME_TYPES = (pl.Int64, pl.Float64, pl.Datetime("us"))
 
@@ -148,6 +150,7 @@ def read_log(
     time_col: str | None = None,
     weight_col: str | None = None,
     min_weight: float | None = None,
+    drop_bad_rows: bool = False,
 ) -> InteractionLog:
     """Read and check a log.
 
@@ -162,10 +165,13 @@ def read_log(
             Weights that are not named, nor needed for `min_weight`, are left out, with a note,
             where they are not all numbers or two columns could be they.
         min_weight: Drop the interactions whose weight is below this, or null.
+        drop_bad_rows: Drop rows with a value that is no id, time or weight, and count them in the
+            notes, instead of refusing the log.
 
     Raises:
         DataError: No such file, a format that cannot be read, no column for a role or two, no
-            interactions, or a value that is no id, time or weight; told in one line.
+            interactions, or rows with a value that is no id, time or weight, of which every kind is
+            told with its count; in one line.
     """
     if min_weight is not None and not math.isfinite(min_weight):
         raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
@@ -178,44 +184,81 @@ def read_log(
             f"{table.label} has no weight to compare with min_weight={min_weight}; "
             f"name its column with {WEIGHT.choice}"
         )
-    log = _checked(table, columns, needed)
+    log = _checked(table, columns, needed, drop_bad_rows=drop_bad_rows)
     return log if min_weight is None else _with_min_weight(log, min_weight)
 
 
-def _checked(table: Table, columns: Mapping[Role, str], needed: Collection[Role]) -> InteractionLog:
-    """Read these columns and refuse every value that is not what its role needs.
+def _checked(
+    table: Table,
+    columns: Mapping[Role, str],
+    needed: Collection[Role],
+    *,
+    drop_bad_rows: bool,
+) -> InteractionLog:
+    """Read these columns; refuse or drop the rows with a value that is not what its role needs.
 
     A column that is not clean is left out where its role is neither required nor needed.
     """
     rows = table.read(list(columns.values()))
-    raw = rows.frame
-    if raw.is_empty():
+    if rows.frame.is_empty():
         raise DataError(f"{table.label} holds no interactions; give a log that has some")
-    by_role = {role: raw[column].alias(role.name) for role, column in columns.items()}
-    checked = [
-        as_ids(by_role[USER], table.label, is_untyped=table.is_untyped),
-        as_ids(by_role[ITEM], table.label, is_untyped=table.is_untyped),
-        as_times(by_role[TIME], table.label),
-    ]
     left_out = unsettled_notes(table.names, [WEIGHT], columns)
-    if WEIGHT in by_role:
+    good, faults = [], []
+    for role, column in columns.items():
         try:
-            checked.append(_as_weights(by_role[WEIGHT], table.label))
+            values, found = checked(_check_of(role, table), rows.frame[column].alias(role.name))
+            if found and not (role.is_required or role in needed):
+                raise BadRowsError(table.label, found)
         except DataError as error:
-            if WEIGHT in needed:
+            if role.is_required or role in needed:
                 raise
-            left_out.append(f"weight is left out, as no option asks for it ({error})")
-    frame = pl.DataFrame(checked)
+            left_out.append(f"{role.name} is left out, as no option asks for it ({error})")
+            continue
+        good.append(values)
+        faults += found
+    frame = pl.DataFrame(good)
     types = ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
     notes = [f"read {frame.height:,} interactions from {table.label} ({types})"]
     if rows.num_blank:
         notes.append(f"skipped {rows.num_blank:,} blank lines")
+    if faults:
+        frame, note = _without(frame, faults, table.label, drop_bad_rows=drop_bad_rows)
+        notes.append(note)
     read = {role: column for role, column in columns.items() if role.name in frame.columns}
     return InteractionLog(
         frame,
         (*notes, *column_notes(read), *left_out),
         columns={role.name: column for role, column in read.items()},
     )
+
+
+def _check_of(role: Role, table: Table) -> Callable[[pl.Series], pl.Series]:
+    """What makes a column what its role needs, and refuses what cannot be that."""
+    if role is TIME:
+        return lambda values: as_times(values, table.label)
+    if role is WEIGHT:
+        return lambda values: _as_weights(values, table.label)
+    return lambda values: as_ids(values, table.label, is_untyped=table.is_untyped)
+
+
+def _without(
+    frame: pl.DataFrame, faults: Sequence[Fault], where: str, *, drop_bad_rows: bool
+) -> tuple[pl.DataFrame, str]:
+    """The frame without the rows at fault, and a line that counts them.
+
+    Raises:
+        BadRowsError: They are not to be dropped, or are all that there is.
+    """
+    if not drop_bad_rows:
+        raise BadRowsError(where, faults, DROPS_THEM)
+    is_bad = np.zeros(frame.height, np.bool_)
+    for fault in faults:
+        is_bad[fault.rows] = True
+    if is_bad.all():
+        raise BadRowsError(where, faults, "no row is left without them")
+    told = "; ".join(map(str, faults))
+    note = f"dropped {np.count_nonzero(is_bad):,} of {frame.height:,} rows: {told}"
+    return frame.filter(~is_bad), note
 
 
 def _as_weights(values: pl.Series, where: str) -> pl.Series:

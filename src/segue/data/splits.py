@@ -123,6 +123,7 @@ class Split:
         notes: One line each: how the log was cut, with counts.
         repeats: Whether users come back to items, as with groceries or music, so that an item of
             the history may be recommended again.
+        log_notes: One line each, as of the log: how it was read, what was dropped and why.
 
     Raises:
         DataError: The parts leak, or contradict the kind.
@@ -133,6 +134,7 @@ class Split:
     parts: npt.NDArray[np.uint8]
     notes: tuple[str, ...] = ()
     repeats: bool = False
+    log_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -366,6 +368,7 @@ def last_basket(log: InteractionLog | Histories, *, repeats: bool = False) -> Sp
         f"training",
     )
     return Split(LAST_BASKET, histories, parts, notes, repeats)
+    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes), _notes_of(log))
 
 
 def global_time(
@@ -410,18 +413,23 @@ def global_time(
         f"global-time: {counts[0]:,} interactions before {starts[0]} train, {counts[1]:,} before "
         f"{starts[1]} validate, {counts[2]:,} from then on test",
     )
-    return Split(GLOBAL_TIME, histories, parts, notes, repeats)
+    return Split(GLOBAL_TIME, histories, parts, notes, repeats, _notes_of(log))
 
 
 def no_split(log: InteractionLog | Histories, *, repeats: bool = False) -> Split:
     """Everything trains; nothing can be evaluated. `repeats` is as of `Split`."""
     histories = _histories(log)
     parts = np.zeros(histories.num_interactions, np.uint8)
-    return Split(NO_SPLIT, histories, parts, ("no split: every interaction trains",), repeats)
+    notes = ("no split: every interaction trains",)
+    return Split(NO_SPLIT, histories, parts, notes, repeats, _notes_of(log))
 
 
 def _histories(log: InteractionLog | Histories) -> Histories:
     return log if isinstance(log, Histories) else Histories.from_log(log)
+
+
+def _notes_of(log: InteractionLog | Histories) -> tuple[str, ...]:
+    return log.notes if isinstance(log, InteractionLog) else ()
 
 
 def _times_of(histories: Histories) -> npt.NDArray[Any]:

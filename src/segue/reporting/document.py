@@ -131,6 +131,7 @@ def _data(recommender: Recommender) -> Section:
         "first interaction": _day(seconds.min()) if seconds is not None else "unknown: an order",
         "last interaction": _day(seconds.max()) if seconds is not None else "unknown: an order",
         "split": list(run.split.notes),
+        "log": run.training.get("log", []),
     }
     return found
 
