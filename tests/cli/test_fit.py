@@ -129,6 +129,22 @@ def test_a_catalogues_lists_are_chosen_by_an_option(command, no_training, books,
     assert row == (["a", "b"], "x|y")
 
 
+def test_text_without_a_header_and_in_other_encodings_is_read_by_options(
+    command, no_training, tmp_path
+):
+    log, items = tmp_path / "log.csv", tmp_path / "items.csv"
+    rows = [f"u,s{n},pv,{n}" for n in range(1, 5)]
+    log.write_text("\n".join(rows), "utf-16-le")
+    items.write_text("sku,title\ns1,Жизнь\n", "cp1251")
+    outcome = command(
+        *("fit", log, "--no-header", "--columns", "user, sku, _, time", "--encoding", "utf-16-le"),
+        *("--items", items, "--items-encoding", "cp1251", "--out", tmp_path / "new"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert no_training[0]["split"].histories.lengths.tolist() == [4]
+    assert titles(no_training) == [("s1", "Жизнь")]
+
+
 def test_an_item_with_two_rows_is_refused_where_that_is_asked_for(
     command, no_training, books, tmp_path
 ):

@@ -35,6 +35,8 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--set", "epochs=0"], "epochs"),
         (["--set", "epochs"], "key=value"),
         (["--items", "missing.csv"], "missing.csv"),
+        (["--no-header"], "no text file"),
+        (["--encoding", "cp1252"], "no text file"),
         (["--items-id-col", "sku"], "--items-id-col needs --items"),
         (["--refuse-duplicate-items"], "--refuse-duplicate-items needs --items"),
         (["--time-col", "when"], "'user_id', 'item_id', 'timestamp'"),

@@ -63,14 +63,16 @@ def _user_ids(path: Path) -> "pl.Series":
     from segue.data.ids import as_ids
     from segue.data.readers import open_table
     from segue.data.roles import USER, find_columns
+    from segue.data.text_files import NoHeaderError
 
-    table = open_table(path, {})
+    needed = f"{path} needs a column user_id, in a text file a header line of that name"
+    try:
+        table = open_table(path, {})
+    except NoHeaderError:
+        raise DataError(f"{needed}; line 1 looks like data") from None
     try:
         column = find_columns(table.names, {USER: None}, table.label)[USER]
     except DataError:
-        raise DataError(
-            f"{table.label} needs a column user_id, in a text file a header line of that name; its "
-            f"columns are {shown_names(table.names)}"
-        ) from None
+        raise DataError(f"{needed}; its columns are {shown_names(table.names)}") from None
     values = table.read([column]).frame[column].alias(USER.name)
     return as_ids(values, table.label, is_untyped=table.is_untyped)

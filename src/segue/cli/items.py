@@ -56,6 +56,10 @@ class ItemOptions:
             help="Refuse a catalogue with two rows of an item, instead of keeping the first.",
         ),
     ] = False
+    items_encoding: Annotated[
+        str | None,
+        typer.Option(metavar="ENCODING", help="Of --items, where that is text and not UTF-8."),
+    ] = None
 
     def read(self, log: "InteractionLog | None") -> "Catalogue | None":
         """The catalogue of the log's items; None where no file is given.
@@ -64,6 +68,7 @@ class ItemOptions:
             DataError: It cannot be used.
         """
         from segue.data.items import read_items
+        from segue.data.text_files import TextFormat
 
         if self.items is None:
             return None
@@ -74,6 +79,7 @@ class ItemOptions:
             log=log,
             list_cols=self.list_col or (),
             refuse_duplicates=self.refuse_duplicate_items,
+            text=TextFormat(encoding=self.items_encoding),
         )
 
     def configured(self, config: "Config") -> "Config":

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +84,7 @@ class IdColumns:
 
 @dataclass(frozen=True)
 class LogColumns(IdColumns):
-    """All columns of a log, and which weights are enough."""
+    """All columns of a log, how it is written, and which rows are wanted."""
 
     weight_col: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of weights, such as ratings.")
@@ -104,11 +104,45 @@ class LogColumns(IdColumns):
         ),
     ] = False
 
-    def read(self, source: "Path | pl.DataFrame") -> "InteractionLog":
-        """The log, read with these columns."""
-        from segue.data.log import read_log
+    no_header: Annotated[
+        bool,
+        typer.Option("--no-header", help="The first line of the log, a text file, is data."),
+    ] = False
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Names for the columns of the log, a text file; _ for one that is not read.",
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENCODING",
+            help="Of the log, where it is text and not UTF-8, such as windows-1251.",
+        ),
+    ] = None
 
-        return read_log(source, **asdict(self))
+    def read(self, source: "Path | pl.DataFrame") -> "InteractionLog":
+        """The log, read with these columns.
+
+        Raises:
+            DataError: It cannot be used.
+        """
+        from segue.data.log import read_log
+        from segue.data.text_files import TextFormat
+
+        named = None if self.columns is None else tuple(map(str.strip, self.columns.split(",")))
+        return read_log(
+            source,
+            user_col=self.user_col,
+            item_col=self.item_col,
+            time_col=self.time_col,
+            weight_col=self.weight_col,
+            min_weight=self.min_weight,
+            drop_bad_rows=self.drop_bad_rows,
+            text=TextFormat(not self.no_header, named, self.encoding),
+        )
 
 
 def spelled_out(command: Callable[..., None]) -> Callable[..., None]:

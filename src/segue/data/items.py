@@ -9,7 +9,7 @@ from segue.data.checks import refuse_where, shown, shown_names
 from segue.data.ids import IdLookup, as_ids
 from segue.data.labels import BAR, split_labels
 from segue.data.log import InteractionLog
-from segue.data.readers import Layout, Source, open_table
+from segue.data.readers import Source, open_table
 from segue.data.roles import (
     CATALOGUE_ITEM,
     ITEM,
@@ -18,6 +18,7 @@ from segue.data.roles import (
     find_columns,
     unsettled_notes,
 )
+from segue.data.text_files import Layout, TextFormat
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -71,6 +72,7 @@ def read_items(
     log: InteractionLog | None = None,
     list_cols: Collection[str] = (),
     refuse_duplicates: bool = False,
+    text: TextFormat = TextFormat(),  # noqa: B008 - frozen
 ) -> Catalogue:
     """Read and check a catalogue.
 
@@ -86,11 +88,12 @@ def read_items(
         list_cols: Columns of text that hold several labels each, with a `|` between them, such as
             genres. Columns of lists need no mention, nor do those that the format marks as lists.
         refuse_duplicates: Whether an item that has two rows is refused.
+        text: How a text file is written, where that is not what it looks like.
 
     Raises:
         DataError: As `read_log`, and duplicates that are to be refused.
     """
-    table = open_table(source, LAYOUTS)
+    table = open_table(source, LAYOUTS, text)
     own = log.columns.get(ITEM.name) if log is not None else None
     columns = find_columns(
         table.names,
@@ -100,7 +103,8 @@ def read_items(
     )
     taken = {role.name for role in columns} - set(columns.values())
     others = [name for name in table.names if name not in taken | set(columns.values())]
-    raw = table.read([*columns.values(), *others]).frame
+    rows = table.read([*columns.values(), *others])
+    raw = rows.frame
     if raw.is_empty():
         raise DataError(f"{table.label} holds no items; give a catalogue that has some")
     ids = as_ids(
@@ -115,7 +119,8 @@ def read_items(
     if refuse_duplicates:
         is_repeated = ~frame[ITEM.name].is_first_distinct()
         refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
-    notes = column_notes(columns) + unsettled_notes(table.names, [TITLE], columns)
+    notes = rows.notes() + column_notes(columns)
+    notes += unsettled_notes(table.names, [TITLE], columns)
     notes += [
         f"the column {name!r} is left out: {name} is read from another"
         for name in table.names

@@ -9,7 +9,7 @@ import polars as pl
 
 from segue.data.checks import BadRowsError, Fault, checked, refuse_where, shown
 from segue.data.ids import as_ids
-from segue.data.readers import Layout, Source, Table, open_table
+from segue.data.readers import Source, open_table
 from segue.data.roles import (
     ITEM,
     TIME,
@@ -20,6 +20,8 @@ from segue.data.roles import (
     find_columns,
     unsettled_notes,
 )
+from segue.data.table import Table
+from segue.data.text_files import Layout, TextFormat
 from segue.data.times import TimeUnit, as_times, unit_of
 from segue.errors import DataError
 
@@ -151,6 +153,7 @@ def read_log(
     weight_col: str | None = None,
     min_weight: float | None = None,
     drop_bad_rows: bool = False,
+    text: TextFormat = TextFormat(),  # noqa: B008 - frozen
 ) -> InteractionLog:
     """Read and check a log.
 
@@ -167,6 +170,7 @@ def read_log(
         min_weight: Drop the interactions whose weight is below this, or null.
         drop_bad_rows: Drop rows with a value that is no id, time or weight, and count them in the
             notes, instead of refusing the log.
+        text: How a text file is written, where that is not what it looks like.
 
     Raises:
         DataError: No such file, a format that cannot be read, no column for a role or two, no
@@ -175,7 +179,7 @@ def read_log(
     """
     if min_weight is not None and not math.isfinite(min_weight):
         raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
-    table = open_table(source, LAYOUTS)
+    table = open_table(source, LAYOUTS, text)
     chosen = {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col}
     needed = [] if min_weight is None and weight_col is None else [WEIGHT]
     columns = find_columns(table.names, chosen, table.label, needed=needed)
@@ -218,9 +222,7 @@ def _checked(
         faults += found
     frame = pl.DataFrame(good)
     types = ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
-    notes = [f"read {frame.height:,} interactions from {table.label} ({types})"]
-    if rows.num_blank:
-        notes.append(f"skipped {rows.num_blank:,} blank lines")
+    notes = [f"read {frame.height:,} interactions from {table.label} ({types})", *rows.notes()]
     if faults:
         frame, note = _without(frame, faults, table.label, drop_bad_rows=drop_bad_rows)
         notes.append(note)

@@ -109,6 +109,12 @@ def find_columns(
     return {role: column for role, column in found.items() if column is not None}
 
 
+def is_usual_name(name: str) -> bool:
+    """Whether a column of that name plays a role by itself."""
+    roles = (USER, ITEM, TIME, WEIGHT, TITLE)
+    return any(name == role.name or _folded(name) in role.aliases.split() for role in roles)
+
+
 def column_notes(columns: Mapping[Role, str]) -> list[str]:
     """One line for each column that was not called by its canonical name."""
     return [
