@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.checks import shown_names
+from segue.data.directories import data_files
 from segue.data.histories import Histories
 from segue.data.ids import IdLookup
 from segue.data.log import InteractionLog, read_log
@@ -121,8 +122,6 @@ def _scan(
     columns = find_columns(
         table.names, {USER: user_col, ITEM: item_col, TIME: time_col}, str(source)
     )
-    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
-    log = pl.scan_parquet(files, glob=False, hive_partitioning=False)
     chosen = [pl.col(column).alias(role.name) for role, column in columns.items()]
     if own_moments is not None:
         missing = set(own_moments.meta.root_names()) - set(table.names)
@@ -132,7 +131,11 @@ def _scan(
                 f"its columns are {shown_names(table.names)}"
             )
         chosen.append(own_moments.alias(AT))
-    return log.select(chosen)
+    files = data_files(source, PARQUET_SUFFIXES) if source.is_dir() else [source]
+    if not files:
+        raise DataError(f"{source} holds no Parquet file; save the log as one")
+    parts = [pl.scan_parquet(file, glob=False, hive_partitioning=False) for file in files]
+    return pl.concat([part.select(chosen) for part in parts], how="vertical_relaxed")
 
 
 def _parts(log: pl.LazyFrame, source: Path) -> Iterator[tuple[InteractionLog, pl.DataFrame | None]]:

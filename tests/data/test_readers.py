@@ -163,9 +163,13 @@ def truncated_gzip(path: Path) -> None:
     ("name", "make", "message"),
     [
         ("absent.csv", lambda path: None, "no such file or directory"),
-        ("log.json", lambda path: path.write_text("{}"), r"type '\.json' are not read; .*\.csv"),
-        ("log", lambda path: path.write_text("a,b"), "files of type '' are not read"),
-        ("folder", lambda path: path.mkdir(), "the directory holds no .parquet file"),
+        (
+            "log.json",
+            lambda path: path.write_text("[1,\n2]"),
+            r"type '\.json' .* one object a line",
+        ),
+        ("log", lambda path: path.write_text("a,b"), "files of type '' are not read; .*csv"),
+        ("folder", lambda path: path.mkdir(), "holds no .csv or .jsonl or .parquet file"),
         ("log.csv", lambda path: path.write_bytes(b""), "is empty"),
         ("log.tsv", lambda path: path.write_bytes(b"PAR1\x00\x01\x02"), "line 1 is not text"),
         ("log.csv", lambda path: path.write_text("a,b\n1,2,3\n"), "cannot be read: .*fields"),

@@ -49,7 +49,7 @@ LogSource = Annotated[
     typer.Argument(
         metavar="LOG",
         show_default=False,
-        help="A file, a directory of Parquet files, or a dataset's name (segue data list).",
+        help="A file, a directory of files, or a dataset's name (segue data list).",
     ),
 ]
 RunPath = Annotated[

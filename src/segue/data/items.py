@@ -80,8 +80,7 @@ def read_items(
     `item_id` or `title` but was not chosen for that is left out.
 
     Args:
-        source: CSV or TSV (`.gz` too), Parquet (a file or a directory), MovieLens' `movies.dat` or
-            `u.item`, RecBole's `.item`, or a Polars or pandas DataFrame.
+        source: As for `read_log`, but of MovieLens `movies.dat` or `u.item`, and of RecBole `.item`.
         item_col, title_col: The columns, where they are not called `item_id` and `title` or by a
             usual alias such as `movieId` or `name`. A title may be missing.
         log: The log of these items: a column that is called as its item column is tried first.
@@ -102,7 +101,8 @@ def read_items(
         preferred={} if own is None else {CATALOGUE_ITEM: own},
     )
     taken = {role.name for role in columns} - set(columns.values())
-    others = [name for name in table.names if name not in taken | set(columns.values())]
+    unread = taken | set(columns.values()) | table.lacking.keys()
+    others = [name for name in table.names if name not in unread]
     rows = table.read([*columns.values(), *others])
     raw = rows.frame
     if raw.is_empty():
@@ -125,6 +125,11 @@ def read_items(
         f"the column {name!r} is left out: {name} is read from another"
         for name in table.names
         if name in taken
+    ]
+    notes += [
+        f"the column {name!r} is left out: {file} has none"
+        for name, file in table.lacking.items()
+        if name not in taken
     ]
     notes += _duplicate_notes(frame)
     frame = frame.unique(ITEM.name, keep="first", maintain_order=True)

@@ -160,9 +160,9 @@ def read_log(
     The whole log is checked before anything is dropped. Extra columns are ignored.
 
     Args:
-        source: CSV or TSV (`.gz` too; the separator is seen from the header), Parquet (a file or a
-            directory), MovieLens' `ratings.dat` or `u.data`, RecBole's `.inter`, or a Polars or
-            pandas DataFrame.
+        source: CSV or TSV (the separator is seen from the header) or JSON lines (`.gz` too), or
+            Parquet; a file, or a directory of one of these kinds; MovieLens' `ratings.dat` or
+            `u.data`, RecBole's `.inter`, or a Polars or pandas DataFrame.
         user_col, item_col, time_col, weight_col: The columns, where they are not called `user_id`,
             `item_id`, `timestamp` and `weight` or by a usual alias such as `movieId` or `rating`.
             Weights that are not named, nor needed for `min_weight`, are left out, with a note,
@@ -203,10 +203,14 @@ def _checked(
 
     A column that is not clean is left out where its role is neither required nor needed.
     """
+    left_out = unsettled_notes(table.names, [WEIGHT], columns)
+    for role, column in columns.items():
+        if column in table.lacking and not (role.is_required or role in needed):
+            left_out.append(f"{role.name} is left out: {table.lacking[column]} has no {column!r}")
+            columns = {other: each for other, each in columns.items() if other is not role}
     rows = table.read(list(columns.values()))
     if rows.frame.is_empty():
         raise DataError(f"{table.label} holds no interactions; give a log that has some")
-    left_out = unsettled_notes(table.names, [WEIGHT], columns)
     good, faults = [], []
     for role, column in columns.items():
         try:

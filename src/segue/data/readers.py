@@ -1,4 +1,4 @@
-"""Tables as they come: CSV and TSV, Parquet, MovieLens and RecBole files, DataFrames.
+"""Tables as they come: CSV and TSV, Parquet, JSON lines, MovieLens and RecBole files, DataFrames.
 
 A reader only says which columns there are and hands over those that are asked for; what the
 values mean is for its callers. Fields of text files are left as text.
@@ -13,15 +13,18 @@ from uuid import UUID
 
 import polars as pl
 
+from segue.data.directories import open_directory
 from segue.data.table import Rows, Table, lazy_table, readable, reason
 from segue.data.text_files import (
     TEXT_SUFFIXES,
     Layout,
     TextFormat,
     is_atomic_file,
-    is_compressed,
+    is_json_lines,
     open_headerless,
+    open_json_lines,
     open_text,
+    suffix_of,
 )
 from segue.errors import DataError
 
@@ -31,6 +34,23 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | os.PathLike[str] | pl.DataFrame | pl.LazyFrame | pd.DataFrame"
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
+JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
+# The files that make a directory a table, by suffix, and what they are called together.
+DIRECTORY_KINDS = {
+    **dict.fromkeys(PARQUET_SUFFIXES, ".parquet"),
+    **dict.fromkeys((".csv", ".tsv"), ".csv"),
+    **dict.fromkeys(JSON_LINES_SUFFIXES, ".jsonl"),
+}
+UNPACK = "unpack it, or compress the file itself as .gz"
+SAVE_AS_PARQUET = "save the table as Parquet or CSV"
+REMEDIES = {
+    ".json": "write one object a line (.jsonl), or CSV or Parquet",
+    **dict.fromkeys((".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar"), UNPACK),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as CSV"),
+    **dict.fromkeys((".feather", ".arrow", ".ipc", ".avro", ".orc"), SAVE_AS_PARQUET),
+    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5"), SAVE_AS_PARQUET),
+    **dict.fromkeys((".db", ".sqlite", ".sql"), "export the table as Parquet or CSV"),
+}
 
 
 def open_table(
@@ -41,9 +61,9 @@ def open_table(
     """Find out the format and the columns of `source`, a path or a DataFrame.
 
     Args:
-        source: A file, a directory of Parquet files (all of them, in the order of their paths; the
-            folders' names add no columns), or a Polars or pandas DataFrame. `.gz` after the
-            suffix of a text file means that it is compressed.
+        source: A file, a directory of files of one kind (Parquet, CSV or JSON lines; all of them,
+            in the order of their paths; the folders' names add no columns), or a Polars or pandas
+            DataFrame. `.gz` after the suffix of a text file means that it is compressed.
         layouts: The headerless files that the caller understands, by lower-case suffix.
         text: How a text file is written.
 
@@ -76,10 +96,10 @@ def _open(source: Source, layouts: Mapping[str, Layout], text: TextFormat) -> Ta
 
 def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> Table:
     if path.is_dir():
-        return _open_directory(path)
+        return open_directory(path, DIRECTORY_KINDS, lambda file: _open_path(file, layouts, text))
     if not path.is_file():
         raise DataError(f"no such file or directory: {path}")
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix in PARQUET_SUFFIXES:
         with readable(path):
             return lazy_table(pl.scan_parquet(path, glob=False), str(path))
@@ -87,23 +107,11 @@ def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> T
         return open_headerless(path, layouts[suffix], text)
     if suffix in TEXT_SUFFIXES:
         return open_text(path, suffix, text)
-    known = sorted({*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *layouts})
-    raise DataError(f"{path}: files of type {suffix!r} are not read; give one of {' '.join(known)}")
-
-
-def _open_directory(path: Path) -> Table:
-    if (path / "manifest.json").exists():
-        raise DataError(f"{path} is a run, not a log; give the log that it was made from")
-    files = [
-        file for file in sorted(path.rglob("*.parquet")) if not _is_hidden(file.relative_to(path))
-    ]
-    if not files:
-        raise DataError(
-            f"{path}: the directory holds no .parquet file whose name and folders begin neither "
-            "with '.' nor with '_'; give one that does, or a file"
-        )
-    with readable(path):
-        return lazy_table(pl.scan_parquet(files, glob=False, hive_partitioning=False), str(path))
+    if suffix in JSON_LINES_SUFFIXES or (suffix == ".json" and is_json_lines(path)):
+        return open_json_lines(path)
+    known = sorted({*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *JSON_LINES_SUFFIXES, *layouts})
+    remedy = REMEDIES.get(suffix, f"give one of {' '.join(known)}")
+    raise DataError(f"{path}: files of type {suffix!r} are not read; {remedy}")
 
 
 def _pandas_table(frame: "pd.DataFrame") -> Table:
@@ -127,13 +135,3 @@ def _with_uuids_as_text(frame: "pd.DataFrame") -> "pd.DataFrame":
         and any(isinstance(value, UUID) for value in column.dropna().head(1))
     }
     return frame.assign(**written)
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether a name on the way is one that data files do not have: `.part`, `_temporary`."""
-    return any(name.startswith((".", "_")) for name in path.parts)
-
-
-def _suffix(path: Path) -> str:
-    """The lower-case suffix, that of the file inside where `path` is compressed."""
-    return (path.with_suffix("") if is_compressed(path) else path).suffix.lower()

@@ -50,6 +50,7 @@ class Table:
         read: Gives the rows of some columns.
         lists: The columns of text that the format says hold several labels, and what stands between
             those.
+        lacking: The columns that a file of several lacks, and that file. They cannot be read.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Table:
     is_untyped: bool
     read: Callable[[Sequence[str]], Rows]
     lists: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 def lazy_table(lazy: pl.LazyFrame, label: str) -> Table:
@@ -74,7 +76,7 @@ def lazy_table(lazy: pl.LazyFrame, label: str) -> Table:
 # What Polars says, told in the words of a log.
 REASONS = {
     "found more fields": "a row has more fields than the header; quote its text, or mend it",
-    "extra_columns": "its files have different columns; name one of them",
+    "Syntax at": "a line is no JSON; mend it",
 }
 
 
@@ -88,7 +90,7 @@ def readable(label: object) -> Iterator[None]:
     try:
         yield
     except pl.exceptions.NoDataError as error:
-        raise DataError(f"{label} is empty; give a file with a header and rows") from error
+        raise DataError(f"{label} is empty; give a file with rows") from error
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{label} cannot be read: {reason(error)}") from error
 

@@ -5,6 +5,7 @@ one; lines without any value are skipped and counted.
 """
 
 import gzip
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import polars as pl
 from segue.data.checks import shown, shown_names
 from segue.data.labels import BLANK
 from segue.data.roles import is_usual_name
-from segue.data.table import ENCODING_OPTIONS, Rows, Table, readable
+from segue.data.table import ENCODING_OPTIONS, Rows, Table, lazy_table, readable
 from segue.errors import DataError
 
 ATOMIC_SUFFIXES = (".inter", ".item")
@@ -148,6 +149,26 @@ def is_atomic_file(path: Path) -> bool:
 def is_compressed(path: Path) -> bool:
     """Whether the file is gzipped, by its name."""
     return path.suffix.lower() == ".gz"
+
+
+def suffix_of(path: Path) -> str:
+    """The lower-case suffix, that of the file inside where `path` is compressed."""
+    return (path.with_suffix("") if is_compressed(path) else path).suffix.lower()
+
+
+def open_json_lines(path: Path) -> Table:
+    """A file of one JSON object a line."""
+    with readable(path):
+        lazy = pl.scan_ndjson(_bytes(path), infer_schema_length=None)
+        return lazy_table(lazy, str(path))
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether the first line of a file is a whole JSON object, as in many files called `.json`."""
+    try:
+        return isinstance(json.loads(_first_line(path, None)[0]), dict)
+    except ValueError:
+        return False
 
 
 def _scan(
