@@ -328,7 +328,7 @@ def leave_one_out(log: InteractionLog | Histories, *, repeats: bool = False) -> 
     ]
     if num_tied:
         notes.append(f"ties in time: for {num_tied:,} users the log's order decides what that is")
-    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes), repeats)
+    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes), repeats, _notes_of(log))
 
 
 def last_basket(log: InteractionLog | Histories, *, repeats: bool = False) -> Split:
@@ -367,8 +367,7 @@ def last_basket(log: InteractionLog | Histories, *, repeats: bool = False) -> Sp
         f"{np.count_nonzero(~is_held_out):,} with fewer than {MIN_LEAVE_ONE_OUT} baskets stay in "
         f"training",
     )
-    return Split(LAST_BASKET, histories, parts, notes, repeats)
-    return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes), _notes_of(log))
+    return Split(LAST_BASKET, histories, parts, notes, repeats, _notes_of(log))
 
 
 def global_time(
