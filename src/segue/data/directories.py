@@ -75,9 +75,9 @@ def _joined(label: str, tables: Mapping[Path, Table]) -> Table:
             )
         rows = {file: table.read(columns) for file, table in tables.items()}
         frames = {file: each.frame for file, each in rows.items()}
-        types = {name: _common_type(name, frames) for name in columns}
+        alike = [pl.col(name).cast(_common_type(name, frames)) for name in columns]
         return Rows(
-            pl.concat(frame.cast(dict(types)) for frame in frames.values()),
+            pl.concat(frame.select(alike) for frame in frames.values()),
             sum(each.num_blank for each in rows.values()),
             next((each.encoding for each in rows.values() if each.encoding), None),
         )

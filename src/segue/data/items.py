@@ -80,7 +80,8 @@ def read_items(
     `item_id` or `title` but was not chosen for that is left out.
 
     Args:
-        source: As for `read_log`, but of MovieLens `movies.dat` or `u.item`, and of RecBole `.item`.
+        source: As for `read_log`; of MovieLens' files `movies.dat` or `u.item`, of RecBole's
+            `.item`.
         item_col, title_col: The columns, where they are not called `item_id` and `title` or by a
             usual alias such as `movieId` or `name`. A title may be missing.
         log: The log of these items: a column that is called as its item column is tried first.

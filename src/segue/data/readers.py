@@ -6,15 +6,15 @@ values mean is for its callers. Fields of text files are left as text.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-from uuid import UUID
 
 import polars as pl
 
 from segue.data.directories import open_directory
-from segue.data.table import Rows, Table, lazy_table, readable, reason
+from segue.data.pandas_tables import open_pandas
+from segue.data.table import Table, lazy_table, readable
 from segue.data.text_files import (
     TEXT_SUFFIXES,
     Layout,
@@ -88,7 +88,7 @@ def _open(source: Source, layouts: Mapping[str, Layout], text: TextFormat) -> Ta
     # A pandas DataFrame can only exist where pandas has been imported already.
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(source, pandas.DataFrame):
-        return _pandas_table(source.rename(columns=str))
+        return open_pandas(source)
     raise DataError(
         f"{type(source).__name__} is not a table: give a path, or a Polars or pandas DataFrame"
     )
@@ -112,26 +112,3 @@ def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> T
     known = sorted({*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *JSON_LINES_SUFFIXES, *layouts})
     remedy = REMEDIES.get(suffix, f"give one of {' '.join(known)}")
     raise DataError(f"{path}: files of type {suffix!r} are not read; {remedy}")
-
-
-def _pandas_table(frame: "pd.DataFrame") -> Table:
-    label = "the pandas DataFrame"
-
-    def read(columns: Sequence[str]) -> Rows:
-        try:
-            return Rows(pl.from_pandas(_with_uuids_as_text(frame[list(columns)])))
-        except (ImportError, ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"{label} cannot be read: {reason(error)}") from error
-
-    return Table(label, tuple(frame.columns), False, read)
-
-
-def _with_uuids_as_text(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Polars takes no UUID objects from pandas."""
-    written = {
-        str(name): column.map(lambda value: str(value) if isinstance(value, UUID) else value)
-        for name, column in frame.items()
-        if column.dtype == object
-        and any(isinstance(value, UUID) for value in column.dropna().head(1))
-    }
-    return frame.assign(**written)
