@@ -14,6 +14,7 @@ import pytest
 import segue.fitting
 from segue.data import sources
 from segue.errors import Interrupted
+from segue.machine import THREAD_VARIABLES
 from segue.recommender import Recommender
 
 
@@ -127,3 +128,17 @@ def test_titles_that_would_steer_the_terminal_are_shown_as_blanks(command, recom
     assert len(out.splitlines()) == 3
     assert "\x1b" not in out
     assert "[2J red" in out
+
+
+def test_threads_are_set_before_a_command_loads_what_computes(command, monkeypatch):
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "9")  # put back afterwards
+    assert command("--threads", "3", "data", "list").code == 0
+    assert {os.environ[name] for name in THREAD_VARIABLES} == {"3"}
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("segue.cli.app.usable_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert command("data", "list").code == 0
+    assert {os.environ[name] for name in THREAD_VARIABLES} == {"2"}
+    assert "0" in command("--threads", "0", "data", "list").err

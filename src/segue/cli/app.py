@@ -24,6 +24,7 @@ from segue.cli.report_page import report
 from segue.cli.serve import events, serve
 from segue.cli.tune import tune
 from segue.errors import Interrupted, SegueError
+from segue.machine import limit_threads, usable_cores
 
 DEBUG = "--debug"
 FAILED = 1
@@ -86,11 +87,24 @@ def segue(
             "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads for computing; by default as many as the process may use cores.",
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option(DEBUG, help="Tell of an error by its traceback, not in one line.")
     ] = False,
 ) -> None:
     """Learn what people choose next: from a log of interactions to recommendations."""
+    # Before a command loads what computes.
+    if threads is not None:
+        limit_threads(threads, replace=True)
+    elif usable_cores() < (os.cpu_count() or 1):
+        limit_threads(usable_cores())
 
 
 def _run(arguments: list[str]) -> int:

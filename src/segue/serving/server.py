@@ -12,6 +12,7 @@ import uvicorn
 from threadpoolctl import threadpool_limits
 
 from segue.errors import ConfigError, SegueError
+from segue.machine import usable_cores
 from segue.serving.app import create_app
 from segue.serving.protocol import BoundedProtocol
 from segue.serving.service import Service
@@ -53,7 +54,7 @@ def serve(settings: Settings, on_listening: Callable[[str], None]) -> None:
         gc.freeze()
         # Idle threads of the matrix products spin, which takes the cores from all else: on two
         # cores, a search for 32 questions took 30 ms instead of 1 beside other work.
-        threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="blas")
+        threadpool_limits(max(1, usable_cores() // 2), user_api="blas")
         listener.listen(BACKLOG)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         on_listening(f"http://{host}:{listener.getsockname()[1]}/")

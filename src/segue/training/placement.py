@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import keras
 
 from segue.config import LOSSES, Config
+from segue.machine import usable_cores
 from segue.model.kernels.device import is_accelerated, largest_divisor, prefers_own_kernels
 from segue.training.plan import Plan
 
@@ -73,7 +74,7 @@ def prepare(config: Config, num_items: int, plan: Plan) -> None:
         return
     import jax
 
-    wanted = _wanted_devices(config, num_items, plan, num_cores(), is_cpu=True)
+    wanted = _wanted_devices(config, num_items, plan, usable_cores(), is_cpu=True)
     if wanted == 1:
         return
     try:
@@ -91,11 +92,6 @@ def part_rows(rows: int, length: int, num_items: int) -> int:
     most = PART_POSITIONS // length
     size = largest_divisor(rows, most)
     return size if num_items <= rows * length and 2 * size > most else rows
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _touches_rows(config: Config, num_items: int) -> bool:
