@@ -67,9 +67,24 @@ class Limits:
     ] = None
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What stands between the service and those who ask."""
+
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            show_default=False,
+            help="Another site whose pages may ask, such as https://shop.example; repeatable.",
+        ),
+    ] = None
+
+
 def serve(
     run: RunPath,
     limits: Limits,
+    surroundings: Surroundings,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(parser=whole_number, help="The port to listen on; 0 takes a free one.")
@@ -96,6 +111,7 @@ def serve(
         keep_alive_s=limits.keep_alive,
         rate_limit=limits.rate_limit,
         is_insecure=insecure,
+        allowed_origins=tuple(surroundings.allow_origin or ()),
     )
     try:
         from segue.serving.server import serve as serve_until_told

@@ -6,8 +6,10 @@ import random
 import time
 from http import HTTPStatus
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from segue.serving.cors import RawHeaders
 from segue.serving.guard import Guard
 from segue.serving.limits import MAX_BODY_BYTES
 from segue.serving.metrics import Metrics
@@ -50,6 +52,7 @@ class Gate:
             return
         started = time.perf_counter()
         exchange = _Exchange(scope, receive, send)
+        exchange.extra = self._guard.origins.headers(exchange.headers)
         try:
             await self._answer(exchange)
         finally:
@@ -58,6 +61,11 @@ class Gate:
     async def _answer(self, exchange: "_Exchange") -> None:
         ends_at = asyncio.get_running_loop().time() + self._deadline_s
         try:
+            _check_framing(exchange)
+            preflight = self._guard.origins.preflight(exchange.method, exchange.headers)
+            if preflight is not None:
+                await exchange.respond(preflight)
+                return
             self._admit(exchange)
             body = await self._body(exchange, ends_at)
         except ProblemError as problem:
@@ -85,10 +93,9 @@ class Gate:
         return ProblemError(500, DEFECT)
 
     def _admit(self, exchange: "_Exchange") -> None:
-        _check_framing(exchange)
         if exchange.path in OPEN:
             return
-        self._guard.check_origin(exchange.scope["method"], exchange.headers)
+        self._guard.check_origin(exchange.method, exchange.headers)
         if exchange.is_private:
             client = exchange.scope.get("client")
             caller = self._guard.check_key(exchange.headers, client[0] if client else "")
@@ -116,7 +123,7 @@ class Gate:
         route, status = exchange.scope.get("route"), exchange.status
         operation = "unknown"
         if route is not None and status != HTTPStatus.METHOD_NOT_ALLOWED:
-            operation = f"{exchange.scope['method']} {route.path}"
+            operation = f"{exchange.method} {route.path}"
         self._metrics.requests.labels(operation, str(status)).inc()
         self._metrics.seconds.labels(operation).observe(seconds)
         log.info("%s %s %d %.1f ms", exchange.request_id, operation, status, seconds * 1000)
@@ -127,9 +134,10 @@ class _Exchange:
 
     Attributes:
         scope: The request, as the server gives it.
-        path: What is asked for.
+        method, path: What is asked for.
         headers: By their names in lower case.
         request_id: A name for it, no secret.
+        extra: More headers of the answer.
         is_private: Whether a key is needed, where there are keys.
         has_begun: Whether a part of the answer is sent.
         status: Of the answer; 500 until there is one.
@@ -140,6 +148,7 @@ class _Exchange:
         self.scope = scope
         self._receive = receive
         self._send = send
+        self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
@@ -147,6 +156,7 @@ class _Exchange:
         self.request_id = f"{random.getrandbits(64):016x}"
         scope.setdefault("state", {})["request_id"] = self.request_id
         self.is_private = self.path.startswith(GUARDED)
+        self.extra: RawHeaders = []
         self.has_begun = False
         self.status = 500
         self.deadline: asyncio.Timeout | None = None
@@ -160,6 +170,7 @@ class _Exchange:
             message["headers"] = [
                 *message["headers"],
                 *HEADERS,
+                *self.extra,
                 (b"x-request-id", self.request_id.encode()),
                 *([(b"cache-control", b"no-store")] if self.is_private else []),
             ]
@@ -175,7 +186,11 @@ class _Exchange:
     async def refuse(self, problem: ProblemError) -> None:
         """Answer by a problem, whatever the deadline."""
         self.deadline = None
-        await problem.response()(self.scope, self._receive, self.send)
+        await self.respond(problem.response())
+
+    async def respond(self, response: Response) -> None:
+        """Answer without the app."""
+        await response(self.scope, self._receive, self.send)
 
     async def body(self) -> bytes:
         """The whole body.

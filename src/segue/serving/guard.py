@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from segue.serving.cors import AllowedOrigins
 from segue.serving.problems import ProblemError
 from segue.serving.settings import ADMIN_KEY, Settings
 
@@ -23,7 +24,11 @@ IPV6_NETWORK_BITS = 64
 
 
 class Guard:
-    """Lets requests in, or not."""
+    """Lets requests in, or not.
+
+    Attributes:
+        origins: The other sites whose pages may ask.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Take the keys and the rate from the settings."""
@@ -33,6 +38,7 @@ class Guard:
         # address (DNS rebinding) must not read or write anything.
         is_named_local = settings.is_local and not self._api
         self._names = {*LOCAL_NAMES, settings.host.lower()} if is_named_local else None
+        self.origins = AllowedOrigins(settings.allowed_origins)
         rate = settings.rate_limit
         self._requests = None if rate is None else RateLimit(rate, "requests")
         self._wrong_keys = RateLimit(WRONG_KEYS_PER_S, "wrong keys")
@@ -51,9 +57,13 @@ class Guard:
             raise ProblemError(
                 403, "without keys, the service answers to this machine's own names only"
             )
-        if _is_foreign(method, headers) and not _is_link(method, headers):
+        if self.origins.has(headers) or _is_link(method, headers):
+            return
+        if _is_foreign(method, headers):
             raise ProblemError(
-                403, "without keys, the service answers its own pages and programs only"
+                403,
+                "without keys, the service answers its own pages and programs only, and those of "
+                "segue serve --allow-origin",
             )
 
     def check_key(self, headers: Mapping[str, str], address: str) -> str:

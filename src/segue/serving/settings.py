@@ -2,16 +2,20 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from segue.errors import ConfigError
 
 API_KEYS, ADMIN_KEY, ERASURE_KEY = "SEGUE_API_KEYS", "SEGUE_ADMIN_KEY", "SEGUE_ERASURE_KEY"
 # Of letters of all kinds, and so hopeless to guess.
 MIN_KEY_LENGTH = 16
+USUAL_PORTS = {"http": 80, "https": 443}
+ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ class Settings:
             which would else send a request into a connection that just closes.
         rate_limit: Requests per second and client; None: no limit.
         is_insecure: Whether to listen beyond this machine without keys.
+        allowed_origins: Other sites whose pages may ask, such as `https://shop.example`.
+        root_path: Below which a proxy offers the service, such as `/segue`; "": at its root.
+        trusted_proxies: Addresses or networks whose `X-Forwarded-For` is believed.
         keys: See `Keys`.
     """
 
@@ -84,13 +91,17 @@ class Settings:
     keep_alive_s: int = 75
     rate_limit: float | None = None
     is_insecure: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ()
     keys: Keys = Keys()
 
     def __post_init__(self) -> None:
         """Refuse what would serve nobody, or everybody.
 
         Raises:
-            ConfigError: A number out of range, or an address beyond this machine without keys.
+            ConfigError: A number out of range, an address beyond this machine without keys, or no
+                origin, path or network where there should be one.
         """
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port {self.port} does not exist; give 0 (any) to 65535")
@@ -104,6 +115,16 @@ class Settings:
                 f"without keys, {self.host} would serve anyone who reaches it; set {API_KEYS}, "
                 f"listen on 127.0.0.1, or say --insecure"
             )
+
+        for origin in self.allowed_origins:
+            _check_origin(origin)
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            raise ConfigError(
+                f"the root path {self.root_path!r} is none; give one such as /segue, without a "
+                f"slash at its end"
+            )
+        for proxy in self.trusted_proxies:
+            _check_network(proxy)
 
     @property
     def is_local(self) -> bool:
@@ -122,3 +143,29 @@ class Settings:
             return self.database
         run = Path(os.path.abspath(self.run))
         return f"sqlite:///{run.parent / (run.name + '.events.sqlite')}"
+
+
+def _check_origin(origin: str) -> None:
+    """Raises: ConfigError: Browsers send no such origin."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    is_usual = port == USUAL_PORTS.get(parts.scheme, 0)
+    if origin != f"{parts.scheme}://{parts.netloc}" or not parts.hostname or is_usual:
+        raise ConfigError(
+            f"browsers send no origin {origin!r}; give one such as https://shop.example or "
+            f"http://localhost:3000, without a path, a slash at its end or the usual port"
+        )
+
+
+def _check_network(network: str) -> None:
+    """Raises: ConfigError: It is none."""
+    try:
+        ipaddress.ip_network(network)
+    except ValueError as error:
+        raise ConfigError(
+            f"{network!r} is no address of a proxy ({error}); give one such as 10.0.0.7, or a "
+            f"network such as 10.0.0.0/8"
+        ) from None
