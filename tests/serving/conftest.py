@@ -21,7 +21,7 @@ import uvicorn
 
 from segue.recommender import Recommender
 from segue.serving.model import ServedModel
-from segue.serving.server import config_of
+from segue.serving.server import bound, config_of
 from segue.serving.service import Service
 from segue.serving.settings import Settings
 
@@ -60,16 +60,15 @@ def served_run(served: Recommender, tmp_path_factory: pytest.TempPathFactory) ->
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
     """The address of a service while it listens."""
-    config = config_of(service, log_config=None)
-    config.port = 0
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    listener = bound(service.settings.host, 0)
+    server = uvicorn.Server(config_of(service, log_config=None))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

@@ -31,8 +31,8 @@ def test_pages_load_nothing_from_elsewhere_and_no_inline_script(client, path):
     loaded = re.findall(r'<(?:script|link|img)[^>]*?(?:src|href)="([^"]+)"', text)
     assert loaded
     for each in loaded:
-        assert each.startswith("/static/")
-        assert client.get(each).status_code == 200
+        assert each.startswith("static/")  # relative, for wherever a proxy offers the page
+        assert client.get(f"/{each}").status_code == 200
     assert not re.search(r"<script(?![^>]*src=)|<style| style=| on\w+=", text)
 
 

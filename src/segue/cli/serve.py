@@ -79,6 +79,22 @@ class Surroundings:
             help="Another site whose pages may ask, such as https://shop.example; repeatable.",
         ),
     ] = None
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            show_default=False,
+            help="Below which a proxy offers the service, such as /segue; by default at its root.",
+        ),
+    ] = ""
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="A proxy, or a network of them, whose X-Forwarded-For is believed; repeatable.",
+        ),
+    ] = None
 
 
 def serve(
@@ -112,6 +128,8 @@ def serve(
         rate_limit=limits.rate_limit,
         is_insecure=insecure,
         allowed_origins=tuple(surroundings.allow_origin or ()),
+        root_path=surroundings.root_path,
+        trusted_proxies=tuple(surroundings.trusted_proxy or ()),
     )
     try:
         from segue.serving.server import serve as serve_until_told

@@ -63,7 +63,7 @@ def create_app(service: Service) -> FastAPI:
         Gate,
         guard=app.state.guard,
         metrics=service.metrics,
-        deadline_s=service.settings.deadline_s,
+        settings=service.settings,
     )
     app.openapi = _described(app)  # type: ignore[method-assign]
     return app

@@ -6,7 +6,7 @@ import random
 import time
 from http import HTTPStatus
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segue.serving.cors import RawHeaders
@@ -14,6 +14,7 @@ from segue.serving.guard import Guard
 from segue.serving.limits import MAX_BODY_BYTES
 from segue.serving.metrics import Metrics
 from segue.serving.problems import DEFECT, ProblemError
+from segue.serving.settings import Settings
 
 GUARDED = ("/v1/", "/metrics")
 OPEN = ("/healthz", "/readyz")
@@ -39,11 +40,12 @@ log = logging.getLogger("segue.serving")
 class Gate:
     """Lets requests in, each with its whole body and until its deadline, and records them."""
 
-    def __init__(self, app: ASGIApp, *, guard: Guard, metrics: Metrics, deadline_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, guard: Guard, metrics: Metrics, settings: Settings) -> None:
         self._app = app
         self._guard = guard
         self._metrics = metrics
-        self._deadline_s = deadline_s
+        self._deadline_s = settings.deadline_s
+        self._root = settings.root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,7 +53,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(below(self._root, scope), receive, send)
         exchange.extra = self._guard.origins.headers(exchange.headers)
         try:
             await self._answer(exchange)
@@ -62,9 +64,9 @@ class Gate:
         ends_at = asyncio.get_running_loop().time() + self._deadline_s
         try:
             _check_framing(exchange)
-            preflight = self._guard.origins.preflight(exchange.method, exchange.headers)
-            if preflight is not None:
-                await exchange.respond(preflight)
+            shortcut = self._shortcut(exchange)
+            if shortcut is not None:
+                await exchange.respond(shortcut)
                 return
             self._admit(exchange)
             body = await self._body(exchange, ends_at)
@@ -91,6 +93,13 @@ class Gate:
             return ProblemError(504, f"the answer was not ready after {self._deadline_s:g} s")
         log.error("%s failed", exchange.request_id, exc_info=error)
         return ProblemError(500, DEFECT)
+
+    def _shortcut(self, exchange: "_Exchange") -> Response | None:
+        """What is answered without a key and without the app, if that is so."""
+        if exchange.path == "":
+            # The page's addresses are relative to its own, which needs its slash.
+            return RedirectResponse(f"{self._root.rpartition('/')[2]}/")
+        return self._guard.origins.preflight(exchange.method, exchange.headers)
 
     def _admit(self, exchange: "_Exchange") -> None:
         if exchange.path in OPEN:
@@ -134,7 +143,7 @@ class _Exchange:
 
     Attributes:
         scope: The request, as the server gives it.
-        method, path: What is asked for.
+        method, path: What is asked for, without the path below which a proxy offers the service.
         headers: By their names in lower case.
         request_id: A name for it, no secret.
         extra: More headers of the answer.
@@ -149,7 +158,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path: str = scope["path"].removeprefix(scope["root_path"])
         self.headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -223,6 +232,17 @@ class _Exchange:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return replay
+
+
+def below(root: str, scope: Scope) -> Scope:
+    """A request as ASGI has it, whose path begins with `root_path`, for a service below that path.
+
+    Some proxies take the path away before they pass a request on, others leave it.
+    """
+    path: str = scope["path"]
+    if path != root and not path.startswith(f"{root}/"):
+        path = root + path
+    return {**scope, "root_path": root, "path": path}
 
 
 def _check_framing(exchange: _Exchange) -> None:

@@ -94,7 +94,8 @@ def config_of(service: Service, log_config: dict[str, Any] | None = LOGGING) -> 
         ws="none",
         access_log=False,
         log_config=log_config,
-        proxy_headers=False,
+        proxy_headers=bool(service.settings.trusted_proxies),
+        forwarded_allow_ips=list(service.settings.trusted_proxies),
         server_header=False,
         # Annotated as whole seconds, waited for as any number of them.
         timeout_graceful_shutdown=service.settings.grace_s,  # type: ignore[arg-type]

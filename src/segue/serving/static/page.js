@@ -1,5 +1,6 @@
 "use strict";
 // The history and the filters stand in the address after the #, which browsers send to nobody.
+// Addresses are relative to the page's, below whatever path a proxy offers it.
 
 const K = 10;
 const REASONS = 3;
@@ -59,8 +60,8 @@ function question() {
 }
 
 function operation() {
-  if (!similarTo) return "/v1/recommendations";
-  return `/v1/items/${encodeURIComponent(similarTo.id)}/similar`;
+  if (!similarTo) return "v1/recommendations";
+  return `v1/items/${encodeURIComponent(similarTo.id)}/similar`;
 }
 
 // What is shown
@@ -107,7 +108,7 @@ async function showWhy(id, row) {
   for (const old of row.querySelectorAll(".why")) old.remove();
   row.querySelector(".title").append(told);
   try {
-    const why = await ask("/v1/explanations", { history: history.map((item) => item.id), item_id: id });
+    const why = await ask("v1/explanations", { history: history.map((item) => item.id), item_id: id });
     const strongest = why.influences.filter((each) => each.change < 0).sort((a, b) => a.change - b.change).slice(0, REASONS);
     const reasons = strongest.map((each) => `${each.title} (${each.score_without.toFixed(3)} without it)`);
     told.textContent = reasons.length ? `Because of ${reasons.join("; ")}` : "No single item of the history speaks for it.";
@@ -125,7 +126,7 @@ function showLinks() {
   at("link").value = location.href;
   const quoted = JSON.stringify(question()).replaceAll("'", "'\\''");
   const key = page.needsKey ? " -H \"X-API-Key: $SEGUE_KEY\"" : "";
-  at("curl").value = `curl -s '${location.origin}${operation().replaceAll("'", "%27")}'${key} -H 'Content-Type: application/json' -d '${quoted}'`;
+  at("curl").value = `curl -s '${new URL(operation(), document.baseURI).href.replaceAll("'", "%27")}'${key} -H 'Content-Type: application/json' -d '${quoted}'`;
 }
 
 async function update() {
@@ -181,7 +182,7 @@ async function search() {
   const query = at("search").value.trim();
   if (!query) return at("found").replaceChildren();
   try {
-    const { items } = await ask(`/v1/items?limit=8&query=${encodeURIComponent(query)}`);
+    const { items } = await ask(`v1/items?limit=8&query=${encodeURIComponent(query)}`);
     if (query !== at("search").value.trim()) return undefined;
     const rows = items.map((item) => {
       const title = titleOf(item);
@@ -210,7 +211,7 @@ function soon(action) {
 
 async function titled(id) {
   try {
-    return { id, title: titleOf(await ask(`/v1/items/${encodeURIComponent(id)}`)) };
+    return { id, title: titleOf(await ask(`v1/items/${encodeURIComponent(id)}`)) };
   } catch {
     return { id, title: `${id} (unknown)` };
   }
