@@ -8,7 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-WORD = re.compile(r"\w+")
+# Letters of scripts that are written without blanks between words, after NFKD (Unicode 16, blocks):
+# Chinese with its iteration marks, Japanese without its dots between words, Thai, Lao, Burmese,
+# Khmer. Thai to Khmer with the vowels around their letters.
+WITHOUT_BLANKS = (
+    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0ece\u0ed0-\u0edf"
+    "\u1000-\u1049\u1050-\u109f\u1780-\u17d3\u17d7\u17dc-\u17e9"
+)
+WORD = re.compile(rf"[{WITHOUT_BLANKS}]+|[^\W{WITHOUT_BLANKS}]+")
+BEGINS_WITHOUT_BLANKS = re.compile(rf"[{WITHOUT_BLANKS}]")
+# Of Japanese, by which ド is another letter than ト, as no accent makes it.
+VOICED = "\u3099\u309a"
 MAX_WORDS = 16
 
 
@@ -23,15 +35,16 @@ class TitleSearch:
     def find(self, query: str, limit: int) -> npt.NDArray[np.int32]:
         """Dense ids of the titles in which each word of the query begins a word.
 
-        A title that is the query comes first, then by popularity. An empty query finds the most
-        popular items.
+        Where the script has no blanks between words, a word may be anywhere. A title that is the
+        query comes first, then by popularity. An empty query finds the most popular items.
         """
         wanted = words(query)[:MAX_WORDS]
         if query.strip() and not wanted:
             return np.zeros(0, np.int32)
         is_found = np.ones(len(self._titles), np.bool_)
         for word in wanted:
-            is_found &= self._titles.str.contains(f" {word}", literal=True).to_numpy()
+            piece = word if BEGINS_WITHOUT_BLANKS.match(word) else f" {word}"
+            is_found &= self._titles.str.contains(piece, literal=True).to_numpy()
         found = np.flatnonzero(is_found)
         is_whole = (self._titles.gather(found) == f" {' '.join(wanted)} ").to_numpy()
         order = np.lexsort((found, -self._counts[found], ~is_whole))
@@ -39,7 +52,13 @@ class TitleSearch:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text without case and accents: `Amélie (2001)` gives `amelie`, `2001`."""
+    """The words of a text without case and accents: `Amélie (2001)` gives `amelie`, `2001`.
+
+    What is written without blanks is one word up to the next script: `映画Matrix` gives `映画`,
+    `matrix`.
+    """
     letters = unicodedata.normalize("NFKD", text)
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    plain = "".join(
+        letter for letter in letters if letter in VOICED or not unicodedata.combining(letter)
+    )
     return WORD.findall(plain.casefold())
