@@ -118,3 +118,19 @@ def test_a_large_body_is_not_read_by_the_thread_that_answers_everybody(client, m
     small, large = threads
     assert large.startswith("segue-bodies")
     assert small != large
+
+
+def test_the_times_of_events_are_not_read_by_the_thread_that_answers_everybody(
+    client, service, monkeypatch
+):
+    threads: list[str] = []
+    stored = type(service.model.clock).stored
+
+    def watched(clock, given):
+        threads.append(threading.current_thread().name)
+        return stored(clock, given)
+
+    monkeypatch.setattr(type(service.model.clock), "stored", watched)
+    events = [{"user_id": "slow", "item_id": 1, "timestamp": each} for each in range(3)]
+    assert client.post("/v1/events", json={"events": events}).json()["accepted"] == 3
+    assert {each.rpartition("_")[0] for each in threads} == {"segue-bodies"}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from segue.serving.problems import ProblemError, invalid
 
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
 
 PLACE = "body"
 # A larger body is read by a thread, so that meanwhile others are answered. One thread: bodies that
@@ -52,10 +53,15 @@ def _reading(
         if len(body) <= MAX_INLINE_BYTES:
             asked = read(model, body)
         else:
-            asked = await asyncio.get_running_loop().run_in_executor(_READER, read, model, body)
+            asked = await apart(read, model, body)
         return await endpoint(asked, request)
 
     return handle
+
+
+async def apart(function: Callable[..., R], *arguments: object) -> R:
+    """What a function of a body gives, called by the thread that reads bodies."""
+    return await asyncio.get_running_loop().run_in_executor(_READER, function, *arguments)
 
 
 def read(model: type[M], body: bytes) -> M:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from segue.errors import DataError, RunError
 from segue.recommender import MAX_K, Id
 from segue.serving import schemas
-from segue.serving.bodies import JsonRoute
+from segue.serving.bodies import JsonRoute, apart
 from segue.serving.limits import MAX_ID_LENGTH
 from segue.serving.model import (
     ServedAnswer,
@@ -157,13 +157,7 @@ async def show_item(item_id: ItemId, request: Request) -> Response:
 async def add_events(asked: schemas.EventsRequest, request: Request) -> Response:
     """Remember events. Those accepted are on disk, and the next answer knows them."""
     service = service_of(request)
-    taken: list[StoredEvent] = []
-    rejected: list[dict[str, Any]] = []
-    for index, each in enumerate(asked.events):
-        try:
-            taken.append(_event(service.model, each))
-        except (ValidationError, DataError) as error:
-            rejected.append({"index": index, "reason": _reason(error)})
+    taken, rejected = await apart(_checked, service.model, asked.events)
     accepted = await service.append(Append(taken)) if taken else 0
     counts = {"accepted": accepted, "duplicates": len(taken) - accepted}
     for outcome, count in (*counts.items(), ("rejected", len(rejected))):
@@ -302,6 +296,20 @@ def _wanted(asked: schemas.Wish) -> Wanted:
 
 def _json(document: Mapping[str, Any]) -> Response:
     return Response(to_json(document, inf_nan_mode="null"), media_type="application/json")
+
+
+def _checked(
+    model: ServedModel, events: Sequence[object]
+) -> tuple[list[StoredEvent], list[dict[str, Any]]]:
+    """The events that can be kept, and why the others cannot."""
+    taken: list[StoredEvent] = []
+    rejected: list[dict[str, Any]] = []
+    for index, each in enumerate(events):
+        try:
+            taken.append(_event(model, each))
+        except (ValidationError, DataError) as error:
+            rejected.append({"index": index, "reason": _reason(error)})
+    return taken, rejected
 
 
 def _event(model: ServedModel, given: object) -> StoredEvent:
