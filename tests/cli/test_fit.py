@@ -172,6 +172,18 @@ def test_what_was_dropped_is_told_and_kept_with_the_run(
     assert any(note.startswith("dropped 3 of 1,443 rows") for note in training["log"])
 
 
+def test_ties_are_shuffled_by_the_trainings_seed(command, no_training, tmp_path):
+    times = [n // 5 for n in range(30)]
+    log = save_log(tmp_path / "log.parquet", [1] * 30, list(range(30)), times)
+    arguments = ("fit", log, "--out", tmp_path / "new", "--force")
+    assert "warning: of 29 neighbours" in command(*arguments).err
+    assert "warning" not in command(*arguments, "--ties", "shuffle").err
+    command(*arguments, "--ties", "shuffle", "--set", "seed=1")
+    orders = [asked["split"].histories.item_ids.tolist() for asked in no_training]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order[:5]) == [1, 2, 3, 4, 5] for order in orders)
+
+
 def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp_path):
     users = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
     items = [1, 2, 3, 1, 2, 3, 1, 2, 3, 9]

@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Filters:
-    """What of the log is left out, in this order."""
+    """What of the log is left out and reordered, in this order."""
 
     drop_duplicates: Annotated[
         bool,
         typer.Option("--drop-duplicates", help="Keep the first of the same user, item and time."),
     ] = False
+    ties: Annotated[
+        Literal["log", "shuffle"],
+        typer.Option(
+            help="The order of a user's interactions of one time: the log's, or one drawn by the "
+            "training's seed."
+        ),
+    ] = "log"
     core: Annotated[
         int | None,
         typer.Option(
@@ -42,10 +49,12 @@ class Filters:
         typer.Option(metavar="N", parser=whole_number, help="Keep users with N interactions."),
     ] = None
 
-    def apply(self, log: "InteractionLog") -> "InteractionLog":
-        """The log without what is left out."""
+    def apply(self, log: "InteractionLog", seed: int) -> "InteractionLog":
+        """The log without what is left out; `seed` is for what is drawn."""
         if self.drop_duplicates:
             log = log.without_duplicates()
+        if self.ties == "shuffle":
+            log = log.with_shuffled_ties(seed)
         if self.core is not None:
             log = log.k_core(self.core)
         if self.min_history is not None:
@@ -209,7 +218,7 @@ def fit(
     items.refuse_without_file()
     config = items.configured(recipe.config())
     log, own_catalogue = read_source(source, columns)
-    log = filters.apply(log)
+    log = filters.apply(log, config.training.seed)
     catalogue = items.read(log) or own_catalogue
     split = recipe.divided(log)
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)

@@ -74,7 +74,7 @@ def tune(
     recipe.refuse_moments()
     config = recipe.config()
     log, catalogue = read_source(source, columns)
-    split = recipe.divided(filters.apply(log))
+    split = recipe.divided(filters.apply(log, config.training.seed))
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)
     note(*split.notes)
     found = search(

@@ -9,6 +9,7 @@ import polars as pl
 
 from segue.data.checks import BadRowsError, Fault, checked, refuse_where, shown
 from segue.data.ids import as_ids
+from segue.data.order import shuffled_ties
 from segue.data.readers import Source, open_table
 from segue.data.roles import (
     ITEM,
@@ -137,6 +138,12 @@ class InteractionLog:
     def _noted(self, kept: pl.DataFrame, why: str) -> "InteractionLog":
         dropped = len(self) - kept.height
         return self.with_rows(kept, f"dropped {dropped:,} of {len(self):,} interactions {why}")
+
+    def with_shuffled_ties(self, seed: int) -> "InteractionLog":
+        """The log, each user's interactions of one time in an order drawn by a seed."""
+        frame, num_tied = shuffled_ties(self.frame, seed)
+        note = f"shuffled {num_tied:,} of {len(self):,} interactions, within ties in time"
+        return self.with_rows(frame, f"{note} (seed {seed})")
 
     def with_rows(self, frame: pl.DataFrame, note: str) -> "InteractionLog":
         """This log with other rows, and a line that says why."""

@@ -16,6 +16,7 @@ import polars as pl
 from segue.data.histories import Histories
 from segue.data.ids import compared_as
 from segue.data.log import InteractionLog
+from segue.data.order import ties_of
 from segue.data.times import as_moment
 from segue.errors import DataError
 
@@ -328,6 +329,7 @@ def leave_one_out(log: InteractionLog | Histories, *, repeats: bool = False) -> 
     ]
     if num_tied:
         notes.append(f"ties in time: for {num_tied:,} users the log's order decides what that is")
+    notes += _order_warnings(histories)
     return Split(LEAVE_ONE_OUT, histories, parts, tuple(notes), repeats, _notes_of(log))
 
 
@@ -366,6 +368,7 @@ def last_basket(log: InteractionLog | Histories, *, repeats: bool = False) -> Sp
         f"interactions for validation and {counts[TEST]:,} for test; "
         f"{np.count_nonzero(~is_held_out):,} with fewer than {MIN_LEAVE_ONE_OUT} baskets stay in "
         f"training",
+        *_order_warnings(histories),
     )
     return Split(LAST_BASKET, histories, parts, notes, repeats, _notes_of(log))
 
@@ -411,6 +414,7 @@ def global_time(
     notes = (
         f"global-time: {counts[0]:,} interactions before {starts[0]} train, {counts[1]:,} before "
         f"{starts[1]} validate, {counts[2]:,} from then on test",
+        *_order_warnings(histories),
     )
     return Split(GLOBAL_TIME, histories, parts, notes, repeats, _notes_of(log))
 
@@ -419,12 +423,19 @@ def no_split(log: InteractionLog | Histories, *, repeats: bool = False) -> Split
     """Everything trains; nothing can be evaluated. `repeats` is as of `Split`."""
     histories = _histories(log)
     parts = np.zeros(histories.num_interactions, np.uint8)
-    notes = ("no split: every interaction trains",)
+    notes = ("no split: every interaction trains", *_order_warnings(histories))
     return Split(NO_SPLIT, histories, parts, notes, repeats, _notes_of(log))
 
 
 def _histories(log: InteractionLog | Histories) -> Histories:
     return log if isinstance(log, Histories) else Histories.from_log(log)
+
+
+def _order_warnings(histories: Histories) -> tuple[str, ...]:
+    """A line where the order within ties in time is that of the items' ids."""
+    if histories.timestamps is None:
+        return ()
+    return ties_of(histories.users, histories.timestamps, histories.item_ids).warnings()
 
 
 def _notes_of(log: InteractionLog | Histories) -> tuple[str, ...]:
