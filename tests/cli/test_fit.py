@@ -184,6 +184,28 @@ def test_ties_are_shuffled_by_the_trainings_seed(command, no_training, tmp_path)
     assert all(sorted(order[:5]) == [1, 2, 3, 4, 5] for order in orders)
 
 
+def test_kinds_of_events_are_chosen_and_repeats_joined(command, no_training, tmp_path):
+    kinds = ["view", "cart", "buy"] * 5
+    log = pl.DataFrame(
+        {
+            "user_id": [1] * 15,
+            "item_id": [place // 3 for place in range(15)],
+            "timestamp": range(15),
+            "what": kinds,
+        }
+    )
+    log.write_csv(tmp_path / "log.csv")
+    outcome = command(
+        *("fit", tmp_path / "log.csv", "--out", tmp_path / "new"),
+        *("--event-col", "what", "--events", "cart, buy", "--join-repeats"),
+    )
+    assert outcome.code == 0, outcome.err
+    histories = no_training[0]["split"].histories
+    assert histories.timestamps.tolist() == [1, 4, 7, 10, 13]
+    assert "dropped 5 of 15 events that are not cart, buy (what: " in outcome.err
+    assert "dropped 5 of 10 interactions that repeat the item before them" in outcome.err
+
+
 def test_core_leaves_users_and_items_that_have_so_many(command, no_training, tmp_path):
     users = [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
     items = [1, 2, 3, 1, 2, 3, 1, 2, 3, 9]

@@ -181,6 +181,69 @@ def test_weights_that_nobody_asked_for_are_left_out_where_they_are_not_clean(
     assert not any("weight is read from" in note for note in log.notes)
 
 
+EVENTS = pl.DataFrame(
+    {
+        "user_id": [1, 1, 1, 1, 2],
+        "item_id": [7, 7, 7, 8, 9],
+        "timestamp": [1, 2, 3, 4, 5],
+        "behavior": ["view", "view", "cart", "buy", None],
+    }
+)
+
+
+def test_events_of_all_kinds_are_kept_and_told() -> None:
+    log = read_log(EVENTS)
+    assert log.frame.columns == ["user_id", "item_id", "timestamp"]
+    assert len(log) == 5
+    (note,) = [note for note in log.notes if "kinds" in note]
+    assert "behavior: view 2, " in note
+    assert "none 1" in note
+    assert "--events view," in note
+
+
+@pytest.mark.parametrize(
+    ("frame", "options"),
+    [
+        (EVENTS, {}),
+        (EVENTS.rename({"behavior": "what"}), {"event_col": "what"}),
+        (EVENTS.with_columns(pl.col("behavior").cast(pl.Categorical)), {}),
+    ],
+)
+def test_events_of_some_kinds_are_kept_and_the_others_counted(
+    frame: pl.DataFrame, options: dict[str, str]
+) -> None:
+    log = read_log(frame, events=["buy", "cart"], **options)  # type: ignore[arg-type]
+    assert log.frame["item_id"].to_list() == [7, 8]
+    (note,) = [note for note in log.notes if "events" in note]
+    assert note.startswith("dropped 3 of 5 events that are not buy, cart")
+
+
+@pytest.mark.parametrize(
+    ("frame", "events", "message"),
+    [
+        (EVENTS, ["purchase", "buy"], "no event is 'purchase'; the column 'behavior' has view 2"),
+        (EVENTS, [], "no event is asked for; the column 'behavior' has view 2"),
+        (EVENTS.drop("behavior"), ["buy"], "has no event to compare with events=.*--event-col"),
+        (
+            EVENTS.with_columns(action=pl.lit("x")),
+            ["buy"],
+            "'behavior', 'action' could each be event: name one with --event-col",
+        ),
+        (EVENTS.with_columns(behavior=[["x"]] * 5), ["buy"], "event is of type List"),
+    ],
+)
+def test_kinds_of_events_that_are_not_there_are_refused(
+    frame: pl.DataFrame, events: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_log(frame, events=events)
+
+
+def test_a_column_that_is_no_kind_of_event_costs_nothing() -> None:
+    assert len(read_log(EVENTS.with_columns(behavior=[["x"]] * 5))) == 5
+    assert len(read_log(EVENTS.with_columns(action=pl.lit("x")))) == 5
+
+
 BROKEN = """user_id,item_id,timestamp,weight
 u,1,10,4
 ,2,20,x

@@ -74,3 +74,23 @@ def test_shuffling_is_told_with_its_seed() -> None:
 def test_another_seed_gives_another_order() -> None:
     orders = {tuple(whole_days(1).with_shuffled_ties(seed).frame["item_id"]) for seed in range(3)}
     assert len(orders) == 3
+
+
+@settings(deadline=None)
+@given(ROWS)
+def test_repeats_in_a_row_are_joined_into_the_first(rows: list[Row]) -> None:
+    kept: set[int] = set()
+    for user in {row[0] for row in rows}:
+        history = sorted((row[2], place) for place, row in enumerate(rows) if row[0] == user)
+        items = [rows[place][1] for _, place in history]
+        kept |= {
+            place
+            for (_, place), item, before in zip(history, items, [None, *items], strict=False)
+            if item != before
+        }
+    log = log_of(rows).without_repeats()
+    assert log.frame.rows() == [row for place, row in enumerate(rows) if place in kept]
+    assert log.notes[-1] == (
+        f"dropped {len(rows) - len(kept)} of {len(rows)} interactions that repeat the item before "
+        "them"
+    )

@@ -36,6 +36,13 @@ class Filters:
             "training's seed."
         ),
     ] = "log"
+    join_repeats: Annotated[
+        bool,
+        typer.Option(
+            "--join-repeats",
+            help="Join a user's interactions with one item in a row into the first of them.",
+        ),
+    ] = False
     core: Annotated[
         int | None,
         typer.Option(
@@ -55,6 +62,8 @@ class Filters:
             log = log.without_duplicates()
         if self.ties == "shuffle":
             log = log.with_shuffled_ties(seed)
+        if self.join_repeats:
+            log = log.without_repeats()
         if self.core is not None:
             log = log.k_core(self.core)
         if self.min_history is not None:

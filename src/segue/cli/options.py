@@ -96,6 +96,14 @@ class LogColumns(IdColumns):
         ),
     ] = None
 
+    event_col: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column of kinds of events, such as view or cart."),
+    ] = None
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,KIND,...", help="Keep events of these kinds alone."),
+    ] = None
     drop_bad_rows: Annotated[
         bool,
         typer.Option(
@@ -132,17 +140,24 @@ class LogColumns(IdColumns):
         from segue.data.log import read_log
         from segue.data.text_files import TextFormat
 
-        named = None if self.columns is None else tuple(map(str.strip, self.columns.split(",")))
+        named, events = _parts(self.columns), _parts(self.events)
         return read_log(
             source,
             user_col=self.user_col,
             item_col=self.item_col,
             time_col=self.time_col,
             weight_col=self.weight_col,
+            event_col=self.event_col,
             min_weight=self.min_weight,
+            events=events,
             drop_bad_rows=self.drop_bad_rows,
             text=TextFormat(not self.no_header, named, self.encoding),
         )
+
+
+def _parts(text: str | None) -> tuple[str, ...] | None:
+    """What stands between commas."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def spelled_out(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,36 +1,25 @@
 """The log: one row per interaction, checked as it is read, and the filters that shrink it."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
-import numpy as np
 import polars as pl
 
-from segue.data.checks import BadRowsError, Fault, checked, refuse_where, shown
-from segue.data.ids import as_ids
-from segue.data.order import shuffled_ties
+from segue.data.checks import shown, shown_names
+from segue.data.order import is_repeat, shuffled_ties
 from segue.data.readers import Source, open_table
-from segue.data.roles import (
-    ITEM,
-    TIME,
-    USER,
-    WEIGHT,
-    Role,
-    column_notes,
-    find_columns,
-    unsettled_notes,
-)
-from segue.data.table import Table
+from segue.data.roles import EVENT, ITEM, TIME, USER, WEIGHT
+from segue.data.rows import Wanted, read_rows
 from segue.data.text_files import Layout, TextFormat
-from segue.data.times import TimeUnit, as_times, unit_of
+from segue.data.times import TimeUnit, unit_of
 from segue.errors import DataError
 
 # MovieLens' ratings.dat (1M, 10M) and u.data (100K), as their README files describe them.
 RATING_FIELDS = (USER.name, ITEM.name, WEIGHT.name, TIME.name)
 LAYOUTS = {".dat": Layout("::", RATING_FIELDS), ".data": Layout("\t", RATING_FIELDS)}
 
-DROPS_THEM = "--drop-bad-rows (drop_bad_rows=True in Python) drops such rows"
+MAX_KINDS_TOLD = 10
 ID_TYPES = (pl.Int64, pl.String)
 TIME_TYPES = (pl.Int64, pl.Float64, pl.Datetime("us"))
 
@@ -139,6 +128,11 @@ class InteractionLog:
         dropped = len(self) - kept.height
         return self.with_rows(kept, f"dropped {dropped:,} of {len(self):,} interactions {why}")
 
+    def without_repeats(self) -> "InteractionLog":
+        """The first of the interactions that a user has with one item in a row."""
+        kept = self.frame.filter(~is_repeat(self.frame))
+        return self._noted(kept, "that repeat the item before them")
+
     def with_shuffled_ties(self, seed: int) -> "InteractionLog":
         """The log, each user's interactions of one time in an order drawn by a seed."""
         frame, num_tied = shuffled_ties(self.frame, seed)
@@ -158,7 +152,9 @@ def read_log(
     item_col: str | None = None,
     time_col: str | None = None,
     weight_col: str | None = None,
+    event_col: str | None = None,
     min_weight: float | None = None,
+    events: Sequence[str] | None = None,
     drop_bad_rows: bool = False,
     text: TextFormat = TextFormat(),  # noqa: B008 - frozen
 ) -> InteractionLog:
@@ -170,11 +166,12 @@ def read_log(
         source: CSV or TSV (the separator is seen from the header) or JSON lines (`.gz` too), or
             Parquet; a file, or a directory of one of these kinds; MovieLens' `ratings.dat` or
             `u.data`, RecBole's `.inter`, or a Polars or pandas DataFrame.
-        user_col, item_col, time_col, weight_col: The columns, where they are not called `user_id`,
-            `item_id`, `timestamp` and `weight` or by a usual alias such as `movieId` or `rating`.
-            Weights that are not named, nor needed for `min_weight`, are left out, with a note,
-            where they are not all numbers or two columns could be they.
+        user_col, item_col, time_col, weight_col, event_col: The columns, where they are not called
+            `user_id`, `item_id`, `timestamp`, `weight` and `event` or by a usual alias such as
+            `movieId` or `rating`. Weights that are not named, nor needed for `min_weight`, are left
+            out, with a note, where they are not all numbers or two columns could be they.
         min_weight: Drop the interactions whose weight is below this, or null.
+        events: Keep events of these kinds alone, such as "purchase"; by default all.
         drop_bad_rows: Drop rows with a value that is no id, time or weight, and count them in the
             notes, instead of refusing the log.
         text: How a text file is written, where that is not what it looks like.
@@ -186,108 +183,52 @@ def read_log(
     """
     if min_weight is not None and not math.isfinite(min_weight):
         raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
+    needed = {WEIGHT: (weight_col, min_weight), EVENT: (event_col, events)}
+    wanted = Wanted(
+        {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col, EVENT: event_col},
+        [role for role, options in needed.items() if any(each is not None for each in options)],
+    )
     table = open_table(source, LAYOUTS, text)
-    chosen = {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col}
-    needed = [] if min_weight is None and weight_col is None else [WEIGHT]
-    columns = find_columns(table.names, chosen, table.label, needed=needed)
-    if min_weight is not None and WEIGHT not in columns:
-        raise DataError(
-            f"{table.label} has no weight to compare with min_weight={min_weight}; "
-            f"name its column with {WEIGHT.choice}"
-        )
-    log = _checked(table, columns, needed, drop_bad_rows=drop_bad_rows)
+    frame, columns, notes = read_rows(table, wanted, drop_bad_rows=drop_bad_rows)
+    for role, value in ((WEIGHT, min_weight), (EVENT, events)):
+        if value is not None and role not in columns:
+            option = "min_weight" if role is WEIGHT else "events"
+            raise DataError(
+                f"{table.label} has no {role.name} to compare with {option}={value}; "
+                f"name its column with {role.choice}"
+            )
+    if EVENT in columns:
+        frame, note = _of_kinds(frame, columns[EVENT], events)
+        notes.append(note)
+    log = InteractionLog(
+        frame, tuple(notes), columns={role.name: column for role, column in columns.items()}
+    )
     return log if min_weight is None else _with_min_weight(log, min_weight)
 
 
-def _checked(
-    table: Table,
-    columns: Mapping[Role, str],
-    needed: Collection[Role],
-    *,
-    drop_bad_rows: bool,
-) -> InteractionLog:
-    """Read these columns; refuse or drop the rows with a value that is not what its role needs.
-
-    A column that is not clean is left out where its role is neither required nor needed.
-    """
-    left_out = unsettled_notes(table.names, [WEIGHT], columns)
-    for role, column in columns.items():
-        if column in table.lacking and not (role.is_required or role in needed):
-            left_out.append(f"{role.name} is left out: {table.lacking[column]} has no {column!r}")
-            columns = {other: each for other, each in columns.items() if other is not role}
-    rows = table.read(list(columns.values()))
-    if rows.frame.is_empty():
-        raise DataError(f"{table.label} holds no interactions; give a log that has some")
-    good, faults = [], []
-    for role, column in columns.items():
-        try:
-            values, found = checked(_check_of(role, table), rows.frame[column].alias(role.name))
-            if found and not (role.is_required or role in needed):
-                raise BadRowsError(table.label, found)
-        except DataError as error:
-            if role.is_required or role in needed:
-                raise
-            left_out.append(f"{role.name} is left out, as no option asks for it ({error})")
-            continue
-        good.append(values)
-        faults += found
-    frame = pl.DataFrame(good)
-    types = ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
-    notes = [f"read {frame.height:,} interactions from {table.label} ({types})", *rows.notes()]
-    if faults:
-        frame, note = _without(frame, faults, table.label, drop_bad_rows=drop_bad_rows)
-        notes.append(note)
-    read = {role: column for role, column in columns.items() if role.name in frame.columns}
-    return InteractionLog(
-        frame,
-        (*notes, *column_notes(read), *left_out),
-        columns={role.name: column for role, column in read.items()},
-    )
-
-
-def _check_of(role: Role, table: Table) -> Callable[[pl.Series], pl.Series]:
-    """What makes a column what its role needs, and refuses what cannot be that."""
-    if role is TIME:
-        return lambda values: as_times(values, table.label)
-    if role is WEIGHT:
-        return lambda values: _as_weights(values, table.label)
-    return lambda values: as_ids(values, table.label, is_untyped=table.is_untyped)
-
-
-def _without(
-    frame: pl.DataFrame, faults: Sequence[Fault], where: str, *, drop_bad_rows: bool
+def _of_kinds(
+    frame: pl.DataFrame, column: str, events: Sequence[str] | None
 ) -> tuple[pl.DataFrame, str]:
-    """The frame without the rows at fault, and a line that counts them.
-
-    Raises:
-        BadRowsError: They are not to be dropped, or are all that there is.
-    """
-    if not drop_bad_rows:
-        raise BadRowsError(where, faults, DROPS_THEM)
-    is_bad = np.zeros(frame.height, np.bool_)
-    for fault in faults:
-        is_bad[fault.rows] = True
-    if is_bad.all():
-        raise BadRowsError(where, faults, "no row is left without them")
-    told = "; ".join(map(str, faults))
-    note = f"dropped {np.count_nonzero(is_bad):,} of {frame.height:,} rows: {told}"
-    return frame.filter(~is_bad), note
-
-
-def _as_weights(values: pl.Series, where: str) -> pl.Series:
-    """The weights as Float64, null where they are null; NaN, infinity and words are refused."""
-    if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Null)):
-        raise DataError(
-            f"{where}: weight is of type {values.dtype}; weights are numbers: "
-            f"name another column with {WEIGHT.choice}"
-        )
-    remedy = f"mend these rows, or name another column with {WEIGHT.choice}"
-    weights = values.cast(pl.Float64, strict=False)
-    is_word = weights.is_null() & values.is_not_null()
-    refuse_where(is_word, values, where, "is not a number", remedy)
-    is_bad = ~weights.is_finite().fill_null(True)
-    refuse_where(is_bad, values, where, "is NaN or infinite", remedy)
-    return weights
+    """The interactions of some kinds of events, or of all, without that column; and a note."""
+    kinds = frame[EVENT.name]
+    counted = kinds.drop_nulls().value_counts()
+    counts = counted.sort("count", EVENT.name, descending=[True, False]).rows()
+    told = ", ".join(f"{kind} {count:,}" for kind, count in counts[:MAX_KINDS_TOLD])
+    told += f" and {len(counts) - MAX_KINDS_TOLD:,} others" * (len(counts) > MAX_KINDS_TOLD)
+    if kinds.null_count():
+        told += f", none {kinds.null_count():,}"
+    if events is None:
+        some = ",".join(kind for kind, _ in counts[:2])
+        note = f"events of all kinds are kept ({column}: {told}); --events {some} keeps some"
+        return frame.drop(EVENT.name), note
+    unknown = [event for event in events if event not in dict(counts)]
+    if unknown or not events:
+        asked = shown_names(unknown) if unknown else "asked for"
+        raise DataError(f"no event is {asked}; the column {column!r} has {told}")
+    kept = frame.filter(kinds.is_in(list(events))).drop(EVENT.name)
+    dropped = frame.height - kept.height
+    note = f"dropped {dropped:,} of {frame.height:,} events that are not {', '.join(events)}"
+    return kept, f"{note} ({column}: {told})"
 
 
 def _with_min_weight(log: InteractionLog, min_weight: float) -> InteractionLog:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.roles import TIME, USER
+from segue.data.roles import ITEM, TIME, USER
 
 # By chance, 20 of 20 neighbours are in the order of their ids once in a million logs, and at least
 # 18 of 20 once in 2,500.
@@ -91,3 +91,12 @@ def shuffled_ties(frame: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, int]:
     rows[places] = drawn
     num_tied = int(keys.select(USER.name, TIME.name).is_duplicated().sum())
     return frame[rows], num_tied
+
+
+def is_repeat(frame: pl.DataFrame) -> pl.Series:
+    """Whether a user's interaction before this one was with the same item, Boolean[rows]."""
+    keys = frame.select(USER.name, TIME.name, ITEM.name).with_row_index(PLACE)
+    ordered = keys.sort(USER.name, TIME.name, PLACE)
+    same = [pl.col(name) == pl.col(name).shift() for name in (USER.name, ITEM.name)]
+    found = ordered.select(PLACE, is_repeat=pl.all_horizontal(same).fill_null(False))
+    return found.sort(PLACE)["is_repeat"]

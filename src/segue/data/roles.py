@@ -53,6 +53,13 @@ WEIGHT = Role(
     "weight rating ratings score stars overall",
     is_required=False,
 )
+EVENT = Role(
+    "event",
+    "event_col",
+    "event eventtype behavior behaviour behaviortype behaviourtype action actiontype "
+    "interactiontype",
+    is_required=False,
+)
 TITLE = Role(
     "title",
     "title_col",
@@ -111,7 +118,7 @@ def find_columns(
 
 def is_usual_name(name: str) -> bool:
     """Whether a column of that name plays a role by itself."""
-    roles = (USER, ITEM, TIME, WEIGHT, TITLE)
+    roles = (USER, ITEM, TIME, WEIGHT, EVENT, TITLE)
     return any(name == role.name or _folded(name) in role.aliases.split() for role in roles)
 
 
