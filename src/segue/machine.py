@@ -5,6 +5,8 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from segue.errors import ConfigError
+
 # What each library reads when it is loaded: XLA, Polars, and those that multiply for NumPy.
 THREAD_VARIABLES = (
     "NPROC",
@@ -42,7 +44,12 @@ def limit_threads(
         count: At least 1.
         environment: Of this process.
         replace: Whether to overrule a variable that is set already.
+
+    Raises:
+        ConfigError: `count` is below 1.
     """
+    if count < 1:
+        raise ConfigError(f"the number of threads must be at least 1, got {count}")
     for name in THREAD_VARIABLES:
         if replace or name not in environment:
             environment[name] = str(count)

@@ -141,4 +141,5 @@ def test_threads_are_set_before_a_command_loads_what_computes(command, monkeypat
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert command("data", "list").code == 0
     assert {os.environ[name] for name in THREAD_VARIABLES} == {"2"}
-    assert "0" in command("--threads", "0", "data", "list").err
+    refusal = command("--threads", "0", "data", "list").refusal
+    assert "the number of threads must be at least 1, got 0" in refusal

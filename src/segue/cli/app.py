@@ -17,7 +17,7 @@ from segue.cli.evaluate import evaluate
 from segue.cli.explain import explain
 from segue.cli.fit import fit
 from segue.cli.memory import HUGE_PAGES, ONE_ARENA, restart_with
-from segue.cli.options import TakesNegativeIds, spelled_out
+from segue.cli.options import TakesNegativeIds, spelled_out, whole_number
 from segue.cli.output import note
 from segue.cli.recommend import recommend, similar
 from segue.cli.report_page import report
@@ -91,7 +91,7 @@ def segue(
         int | None,
         typer.Option(
             metavar="N",
-            min=1,
+            parser=whole_number,
             help="Threads for computing; by default as many as the process may use cores.",
         ),
     ] = None,
