@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from segue.artifact import Run, read_run, write_run
 from segue.data.columns import ASKED_AT
 from segue.data.histories import Histories
 from segue.data.items import Catalogue
+from segue.data.lists import is_pandas, lists_of, to_pandas
 from segue.data.splits import HeldOut
 from segue.data.times import TimeUnit, as_moment, to_seconds
 from segue.errors import DataError, RequestError
@@ -23,14 +24,21 @@ from segue.evaluation.protocol import Ranking, Scorer
 from segue.model.sequence_model import SequenceModel, build_model
 from segue.model.weights import WeightViews, load_weights
 from segue.new_items import with_items
+from segue.notebook import Report, recommender_html
 from segue.retrieval.selection import TopK
 from segue.retriever import ModelScorer, Retriever
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_K = 500
 # Users encoded and ranked together when many are asked for.
 BLOCK_USERS = 2_048
 
 Id = str | int
+T = TypeVar("T")
+# A list for each history; an array with one in each row; a column of lists.
+Lists = Sequence[Sequence[T]] | npt.NDArray[Any] | pl.Series
 MODEL, POPULAR = "model", "popular"
 
 
@@ -80,6 +88,26 @@ class Recommender:
         self.model = model
         self.retriever = Retriever(model, run.item_counts, index=index)
 
+    def __copy__(self) -> "Recommender":
+        """Another recommender with the same run and model."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Recommender":
+        """Another recommender of the same run, with a model of its own."""
+        return Recommender(self.run)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Recommender is not pickled; save it with .save(PATH) and have each process load it "
+            "with segue.load(PATH)"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what it knows, and how good it is."""
+        return recommender_html(self.run)
+
     @classmethod
     def load(cls, path: str | Path, *, index: str = "exact") -> "Recommender":
         """The recommender of a run on disk, verified.
@@ -124,7 +152,7 @@ class Recommender:
         protocol: str = protocols.FULL,
         seed: int = 0,
         request_time: bool = True,
-    ) -> dict[str, Any]:
+    ) -> Report:
         """How well the model ranks the held-out targets, beside popularity and item-KNN.
 
         Args:
@@ -135,14 +163,14 @@ class Recommender:
                 that.
 
         Returns:
-            The report of `evaluation.protocol.report`, with `split`, and with `request_time`, True
-            where the model knew when each target was asked for.
+            The report of `evaluation.protocol.report`, a dict, with `split`, and with
+            `request_time`, True where the model knew when each target was asked for.
 
         Raises:
             RequestError: the run holds no test part, the protocol is unknown, or the histories are
                 over another vocabulary.
         """
-        return self._evaluated(test, protocol, seed, request_time)[0]
+        return Report(self._evaluated(test, protocol, seed, request_time)[0])
 
     def with_report(self, test: HeldOut | None = None) -> "Recommender":
         """The same recommender whose run carries the full report and every user's rank."""
@@ -151,19 +179,42 @@ class Recommender:
         reported.run = replace(self.run, report=report, ranking=ranking)
         return reported
 
+    @overload
     def recommend(
         self,
-        histories: Sequence[Sequence[Id]],
+        histories: "pd.Series[Any]",
+        k: int = ...,
+        *,
+        exclude_seen: bool | None = ...,
+        times: Lists[object] | None = ...,
+        at: object = ...,
+    ) -> "pd.DataFrame": ...
+
+    @overload
+    def recommend(
+        self,
+        histories: Lists[Id],
+        k: int = ...,
+        *,
+        exclude_seen: bool | None = ...,
+        times: Lists[object] | None = ...,
+        at: object = ...,
+    ) -> pl.DataFrame: ...
+
+    def recommend(
+        self,
+        histories: Any,
         k: int = 10,
         *,
         exclude_seen: bool | None = None,
-        times: Sequence[Sequence[object]] | None = None,
+        times: Any = None,
         at: object = None,
-    ) -> pl.DataFrame:
+    ) -> Any:
         """The best k items for each history.
 
         Args:
-            histories: outside item ids, oldest first; unknown ones are skipped.
+            histories: outside item ids, oldest first; unknown ones are skipped. Lists of ids, an
+                array with a history in each row, or a column of lists, of Polars or pandas.
             k: 1..500.
             exclude_seen: leave out the items of the history; None: unless users of the run's log
                 come back to items.
@@ -173,16 +224,22 @@ class Recommender:
                 history. None: not known.
 
         Returns:
-            user_id (the history's place in the list), item_id, score, rank, strategy, and title
-            where the catalogue has titles.
+            A Polars DataFrame: user_id (the history's place in the list), item_id, score, rank,
+            strategy, and title where the catalogue has titles. For a column of pandas it is a
+            pandas DataFrame, whose user_id is the column's index.
 
         Raises:
             RequestError: k is out of range, a history is no list of ids, or moments are given that
                 the run's log has no clock for or that are none.
             DataError: The times of a history are not in order.
         """
-        encoded = self._encoded(histories, times)
-        return self.recommend_histories(encoded, k, exclude_seen=exclude_seen, at=at)
+        encoded = self._encoded(_listed(histories), None if times is None else lists_of(times))
+        frame = self.recommend_histories(encoded, k, exclude_seen=exclude_seen, at=at)
+        if not is_pandas(histories):
+            return frame
+        table = to_pandas(frame)
+        table["user_id"] = histories.index.to_numpy()[table["user_id"].to_numpy()]
+        return table
 
     def recommend_histories(
         self,
@@ -440,6 +497,19 @@ class Recommender:
         if self.run.split is None:
             return {}, ["no baselines: the run holds no histories"]
         return usual_baselines(self.run.split.train, repeats=self.run.repeats)
+
+
+def _listed(histories: Any) -> list[Any]:
+    """Histories as a list of lists.
+
+    Raises:
+        RequestError: They are one text, or nothing that has rows.
+    """
+    if isinstance(histories, str) or not hasattr(histories, "__iter__"):
+        raise RequestError(
+            f"{histories!r} is no list of histories; recommend takes such as [[1270, 593]]"
+        )
+    return lists_of(histories)
 
 
 def _title(frame: pl.DataFrame) -> list[str]:
