@@ -23,8 +23,9 @@ MODEL = SimpleNamespace(
 PLAIN = ServedQuestion(Wanted(), [1, 2, 3])
 
 
-def where(count: int) -> Filter:
-    return Filter([Condition("year", "eq", 1)] * (count - 1), none_of=[Condition("year", "eq", 1)])
+def where(count: int, op: str = "contains") -> Filter:
+    condition = Condition("title", op, "heat")
+    return Filter([condition] * (count - 1), none_of=[condition])
 
 
 def test_a_plain_question_costs_one():
@@ -35,6 +36,10 @@ def test_a_plain_question_costs_one():
 # (what, the same but more of it); each took the thread that computes seconds.
 COSTLY = [
     (replace(PLAIN, wanted=Wanted(where=where(2))), replace(PLAIN, wanted=Wanted(where=where(4)))),
+    (
+        replace(PLAIN, wanted=Wanted(where=where(4, "eq"))),
+        replace(PLAIN, wanted=Wanted(where=where(4, "contains"))),
+    ),
     (
         SimilarQuestion(Wanted(where=where(2)), 1),
         SimilarQuestion(Wanted(where=where(4)), 1),
