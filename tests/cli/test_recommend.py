@@ -142,3 +142,23 @@ def test_an_unknown_option_is_still_refused_as_one(command, run):
     outcome = command("similar", run, "5", "--jsn")
     assert outcome.code == 2
     assert "No such option: --jsn" in outcome.err
+
+
+def test_hashes_beyond_64_bits_are_ids_in_every_option(command, recommender, tmp_path):
+    first = 12297829382473034410
+    ids = pl.Series([str(first + place) for place in range(recommender.run.vocabulary.num_items)])
+    split = recommender.run.split
+    histories = replace(split.histories, vocabulary=Vocabulary(ids))
+    run = replace(
+        recommender.run,
+        vocabulary=Vocabulary(ids),
+        split=replace(split, histories=histories),
+        ranking=None,
+        report={},
+    )
+    Recommender(run).save(tmp_path / "hashed")
+    by_history = command("recommend", tmp_path / "hashed", "--history", f"{first}, {first + 4}")
+    assert (by_history.code, by_history.err) == (0, "")
+    assert command("similar", tmp_path / "hashed", f"{first}").out.count("1229782938247303") == 10
+    unknown = command("recommend", tmp_path / "hashed", "--history", f"{first},{2**64}", "--json")
+    assert unknown.json["unknown_items"] == [str(2**64)]

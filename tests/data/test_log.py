@@ -244,6 +244,28 @@ def test_a_column_that_is_no_kind_of_event_costs_nothing() -> None:
     assert len(read_log(EVENTS.with_columns(action=pl.lit("x")))) == 5
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pl.Series([12297829382473034410, 7], dtype=pl.UInt64),
+        pl.Series(["12297829382473034410", "7"]),
+        pl.Series(["12297829382473034410", "7"]).cast(pl.Decimal(38, 0)),
+    ],
+)
+def test_integers_beyond_64_bits_are_text_and_told(ids: pl.Series) -> None:
+    frame = pl.DataFrame({"user_id": [1, 1], "item_id": ids, "timestamp": [1, 2]})
+    log = read_log(frame)
+    assert log.frame["item_id"].to_list() == ["12297829382473034410", "7"]
+    told = [note for note in log.notes if "beyond 64 bits" in note]
+    assert told == ["item_id is text, as some of its integers are beyond 64 bits with a sign"]
+
+
+@pytest.mark.parametrize("ids", [["7", "8"], ["12297829382473034410", "a"], ["a", "b"], [7, 8]])
+def test_other_ids_are_not_told_of(ids: list[object]) -> None:
+    frame = pl.DataFrame({"user_id": [1, 1], "item_id": ids, "timestamp": [1, 2]})
+    assert not any("64 bits" in note for note in read_log(frame).notes)
+
+
 BROKEN = """user_id,item_id,timestamp,weight
 u,1,10,4
 ,2,20,x

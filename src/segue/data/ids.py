@@ -58,6 +58,15 @@ def as_ids(values: pl.Series, where: str, *, is_untyped: bool = False) -> pl.Ser
     raise DataError(f"{where}: {values.name} is of type {values.dtype}; ids are integers or text")
 
 
+def are_long_integers(ids: pl.Series) -> bool:
+    """Whether ids are text for the reason that some are integers beyond 64 signed bits."""
+    if ids.dtype != pl.String or not ids.head(1).str.contains(INTEGER_TEXT).any():
+        return False
+    known = ids.drop_nulls()
+    is_long = known.cast(pl.Int64, strict=False).is_null()
+    return bool(is_long.any() and known.str.contains(INTEGER_TEXT).all())
+
+
 def id_text(one: object) -> str:
     """A single id as text, by which ids are compared: a whole float or decimal as an integer."""
     if isinstance(one, Decimal):

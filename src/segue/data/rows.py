@@ -7,10 +7,12 @@ import numpy as np
 import polars as pl
 
 from segue.data.checks import BadRowsError, Fault, checked, refuse_where
-from segue.data.ids import as_ids
+from segue.data.ids import are_long_integers, as_ids
 from segue.data.roles import (
     EVENT,
+    ITEM,
     TIME,
+    USER,
     WEIGHT,
     Role,
     column_notes,
@@ -127,7 +129,13 @@ def read_rows(
         told = "; ".join(map(str, found.faults))
         num_bad = found.num_rows - frame.height
         notes.append(f"dropped {num_bad:,} of {found.num_rows:,} rows: {told}")
-    return frame, found.columns, [*notes, *column_notes(found.columns), *found.left_out]
+    notes += column_notes(found.columns)
+    notes += [
+        f"{role.name} is text, as some of its integers are beyond 64 bits with a sign"
+        for role in (USER, ITEM)
+        if are_long_integers(frame[role.name])
+    ]
+    return frame, found.columns, [*notes, *found.left_out]
 
 
 def _check_of(role: Role, table: Table) -> Callable[[pl.Series], pl.Series]:
