@@ -1,7 +1,7 @@
 """Recommendations for millions of users, from Parquet to Parquet in bounded memory.
 
 The users are cut into parts by a hash of their ids, each small enough to be held whole. The answers
-go into files beside the target, which are joined and moved into place at the end.
+go into files next to the target, which are joined and moved into place at the end.
 """
 
 import math
@@ -29,7 +29,7 @@ from segue.recommender import Recommender, check_k
 
 INTERACTIONS_AT_ONCE = 5_000_000
 ANSWERS_AT_ONCE = 2_000_000
-AT = "at"  # beside the log's columns: when each user is asked about
+AT = "at"  # in addition to the log's columns: when each user is asked about
 COLUMNS = ("user_id", "item_id", "score", "rank", "strategy")
 
 
@@ -75,8 +75,8 @@ def recommend_file(
         at: The moment at which it is asked, for every user; see `Recommender.recommend`. Or an
             expression over the log's columns, `pl.col("asked_at")`, which gives each user's own
             moment, the same in all rows of a user.
-        force: Whether a file that stands at `target` is replaced.
-        on_progress: Told the rows written so far, every `ANSWERS_AT_ONCE` or fewer.
+        force: Whether a file at `target` is replaced.
+        on_progress: Called with the rows written so far, every `ANSWERS_AT_ONCE` or fewer.
 
     Raises:
         RequestError: `k` is out of range.
@@ -218,7 +218,7 @@ def _refuse_target(source: Path, target: Path, force: bool) -> None:
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """A directory beside the target, gone afterwards."""
+    """A directory next to the target, gone afterwards."""
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-")
@@ -242,8 +242,8 @@ def _writing(target: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         raise OutputError(
-            f"cannot write {target}: {_first_line(error)}; what stood there is untouched: mend "
-            f"that, or choose another place"
+            f"cannot write {target}: {_first_line(error)}; nothing was "
+            f"overwritten; fix the cause or choose another path"
         ) from error
 
 

@@ -202,7 +202,7 @@ def _negatives(held_out: HeldOut, train: Histories, config: Config) -> npt.NDArr
 
 
 def _inputs(split: Split, validation: HeldOut | None) -> list[Histories | npt.NDArray[Any]]:
-    """What a resumed training must find unchanged, beside its training histories."""
+    """What a resumed training must find unchanged, in addition to its training histories."""
     whole: list[Histories | npt.NDArray[Any]] = [split.histories, split.parts]
     if split.repeats:  # what is ranked in validation then differs
         whole.append(np.array([split.repeats]))
@@ -230,7 +230,7 @@ def _learned_content(config: Config, catalogue: pl.DataFrame | None) -> ContentE
 def _with_content(
     catalogue: pl.DataFrame | None, vectors: npt.NDArray[np.float32] | None
 ) -> pl.DataFrame | None:
-    """The catalogue with the vectors of content beside its own columns."""
+    """The catalogue with the vectors of content as one more column."""
     if catalogue is None or vectors is None:
         return catalogue
     return catalogue.with_columns(pl.Series(CONTENT, vectors))

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how the libraries that compute are told."""
+"""How many cores this process may use, and how the libraries that compute learn of it."""
 
 import math
 import os

@@ -71,8 +71,8 @@ class Recommender:
         """Builds the model of a run.
 
         Args:
-            run: Its weights are read into the model, and from then on from there: whoever drops
-                the run they gave leaves one copy in memory.
+            run: Its weights are read into the model, and from then on from there: once the
+                caller drops the run, one copy is in memory.
             model: The run's model where it exists already; it is trained no more.
             index: A registered index, by which items are found.
 
@@ -153,7 +153,7 @@ class Recommender:
         seed: int = 0,
         request_time: bool = True,
     ) -> Report:
-        """How well the model ranks the held-out targets, beside popularity and item-KNN.
+        """How well the model ranks the held-out targets, next to popularity and item-KNN.
 
         Args:
             test: histories and targets; by default the run's own test part.

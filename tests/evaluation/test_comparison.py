@@ -43,7 +43,7 @@ def test_a_difference_of_chance_is_not_called_real():
     found = compare([system("one", random_ranks(0, 20)), system("other", random_ranks(1, 20))])
     (difference,) = found["differences"]
     assert not difference["is_real"]
-    assert "cannot be told apart" in difference["verdict"]
+    assert "do not differ beyond chance" in difference["verdict"]
 
 
 def test_every_system_has_the_metrics_of_its_ranks_with_intervals():

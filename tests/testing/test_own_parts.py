@@ -1,9 +1,11 @@
 """segue's own encoders, losses, towers, indexes and stores keep what they promise."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from segue.config import ENCODERS, LOSSES, TOWERS
+from segue.data.content import CONTENT
 from segue.retrieval.exact import ExactIndex
 from segue.retrieval.index import INDEXES
 from segue.serving.stores import open_store
@@ -21,7 +23,7 @@ def test_these_are_all():
     # Tests that register others may have run before.
     assert ENCODERS.names()[:4] == list(OWN_ENCODERS)
     assert LOSSES.names()[:4] == list(OWN_LOSSES)
-    assert TOWERS.names()[0] == "ids"
+    assert TOWERS.names()[:2] == ["content", "ids"]
     assert INDEXES.names()[0] == "exact"
 
 
@@ -47,6 +49,14 @@ def test_a_loss_with_shared_negatives(per):
 
 def test_a_tower():
     check_tower("ids", num_items=9, width=4)
+
+
+def test_a_tower_of_content():
+    vectors = np.eye(9, 3, dtype=np.float32)
+    catalogue = pl.DataFrame({CONTENT: vectors})
+    check_tower(
+        "content", num_items=9, width=4, catalogue=catalogue, features=("title",), content_size=3
+    )
 
 
 def test_an_index():

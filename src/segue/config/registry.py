@@ -13,7 +13,7 @@ Registered = TypeVar("Registered")
 class Registry(Generic[Choice]):
     """Choices of one kind by name; those that come with segue are there at the first look-up.
 
-    Whoever adds one registers it when their module is imported:
+    A choice is registered when its module is imported:
 
         @ENCODERS.register("mine")
         class MyEncoder: ...

@@ -80,7 +80,9 @@ class ChosenSection(Section):
         try:
             chosen = cls.chosen_by(values)
         except ConfigError as error:
-            message = PydanticCustomError("unknown_choice", "{told}", {"told": _kind_of(error)})
+            message = PydanticCustomError(
+                "unknown_choice", "{message}", {"message": _kind_of(error)}
+            )
             place = InitErrorDetails(
                 type=message, loc=(cls.key,), input=values.get(cls.key), ctx={}
             )
@@ -106,7 +108,7 @@ class ModelConfig(ChosenSection):
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """The columns that the encoder reads beside `item_ids`: "timestamps", "asked_at"."""
+        """What the encoder reads in addition to `item_ids`: "timestamps", "asked_at"."""
         return ()
 
     @property
@@ -117,7 +119,7 @@ class ModelConfig(ChosenSection):
     def floats_per_position(self) -> int:
         """How many numbers a training holds at its peak for each position, about.
 
-        By default 24 arrays of the width for each block and 12 beside them, as measured on
+        By default 24 arrays of the width for each block and 12 more, as measured on
         Transformer blocks: projections, norms and gates of both parts, and their gradients.
         """
         return (24 * self.num_blocks + 12) * self.width

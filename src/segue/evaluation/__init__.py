@@ -1,1 +1,1 @@
-"""Evaluation: who is ranked against what, the metrics of the ranks, and the baselines beside."""
+"""Evaluation: who is ranked against what, the metrics of the ranks, and the baselines."""

@@ -112,7 +112,7 @@ def reliability(probabilities: Floats, outcomes: Mask, bins: int = NUM_BINS) -> 
         raise RequestError(f"bins={bins} group nothing; give at least 1")
     if not probabilities.size or probabilities.shape != outcomes.shape:
         raise DataError(
-            f"{probabilities.size:,} predictions with {outcomes.size:,} outcomes tell nothing; "
+            f"{probabilities.size:,} predictions with {outcomes.size:,} outcomes do not match; "
             f"give one outcome for each of at least one prediction"
         )
     is_probability = (probabilities >= 0) & (probabilities <= 1)

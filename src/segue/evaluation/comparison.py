@@ -170,7 +170,7 @@ def _verdict(reference: str, other: str, difference: Mapping[str, Any], is_real:
     )
     if not is_real:
         return (
-            f"{reference} and {other} cannot be told apart on these users: {figures}. The "
+            f"{reference} and {other} do not differ beyond chance on these users: {figures}. The "
             f"difference may be chance."
         )
     order = "better" if difference["mean"] > 0 else "worse"

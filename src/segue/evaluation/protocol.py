@@ -135,7 +135,7 @@ def report(
     is_trained: Mask | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What is told of a ranking, ready for JSON.
+    """The figures of a ranking, ready for JSON.
 
     Returns:
         `protocol`, `part`, `users`, `targets` (as many, or more where users have several),
@@ -149,7 +149,7 @@ def report(
     num_items = held_out.histories.vocabulary.num_items
     owners = held_out.owners
     intervals = bootstrap_intervals(ranking.ranks, owners=owners, seed=seed)
-    beside = {name: each.ranks for name, each in (baselines or {}).items()}
+    others = {name: each.ranks for name, each in (baselines or {}).items()}
     return {
         "protocol": protocol,
         "part": held_out.part,
@@ -158,10 +158,10 @@ def report(
         "candidates": num_items if protocol == FULL else int(ranking.candidates.max()),
         "metrics": summarize(ranking.ranks),
         "intervals": {name: list(ends) for name, ends in intervals.items()},
-        "baselines": {name: summarize(ranks) for name, ranks in beside.items()},
+        "baselines": {name: summarize(ranks) for name, ranks in others.items()},
         "by_training": by_training(
             ranking.ranks,
-            beside,
+            others,
             Groups.of(held_out, _trained_items(held_out, is_trained)),
             seed=seed,
         ),

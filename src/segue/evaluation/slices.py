@@ -50,7 +50,7 @@ def slices(
 
     Popularity is the target's training interactions, activity those of the user; both in quarters
     of the users, as equal as ties allow, and those without any apart. A text of a column may hold
-    several labels between bars, and counts for each; the 20 most frequent are told.
+    several labels between bars, and counts for each; the 20 most frequent are shown.
 
     Args:
         ranking: Of the held-out targets.

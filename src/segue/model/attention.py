@@ -20,7 +20,7 @@ class SelfAttention(keras.layers.Layer):
     """Causal multi-head attention within segments; its weights are dropped out in training.
 
     With rotary positions, a query and a key meet turned by angles in proportion to their places in
-    the row, so that how far apart they are counts and where they stand does not.
+    the row, so that their distance counts and their position does not.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class QueryEncoder:
     Attributes:
         max_length: The items of a history that the model looks at, at most.
         width: Of a query.
-        wants: The columns that the model reads beside `item_ids`.
+        wants: The columns that the model reads in addition to `item_ids`.
     """
 
     def __init__(self, model: SequenceModel, *, is_final: bool = False) -> None:
@@ -101,7 +101,7 @@ def lengths_of(max_length: int) -> list[int]:
 def compiled(model: SequenceModel, function: Callable[..., Any]) -> Callable[..., npt.NDArray[Any]]:
     """`function`, which reads the model's variables, compiled once for each shape of its arrays.
 
-    Its arguments are NumPy arrays or dicts of them. The variables are read anew at every call, so
+    Its arguments are NumPy arrays or dicts of them. The variables are read at every call, so
     that it follows a training.
     """
     compilers = {

@@ -32,7 +32,7 @@ class SASRec(SequenceModel):
     Keras loss it feeds that loss the logits of the positive and the negative item,
     [rows, length, 2], against 1 and 0.
 
-    For sampled softmax with negatives that are not uniform, whoever fits the model themselves
+    For sampled softmax with negatives that are not uniform, who fits the model themselves
     assigns `log_expected` from `NegativeSampler.log_expected`.
     """
 

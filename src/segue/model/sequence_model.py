@@ -108,7 +108,7 @@ class SequenceModel(keras.Model):
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """The columns that the encoder reads beside `item_ids`."""
+        """The columns that the encoder reads in addition to `item_ids`."""
         return self.settings.wants
 
     @property
@@ -268,6 +268,6 @@ def _dtype_policy(name: str) -> Iterator[None]:
 
 
 def last_positions(segment_ids: Tensor) -> Tensor:
-    """int32[rows]: where the last item of each row stands; 0 where there is none."""
+    """int32[rows]: the position of the last item of each row; 0 where there is none."""
     positions = ops.arange(segment_ids.shape[1], dtype="int32")[None]
     return ops.max(ops.where(segment_ids > 0, positions, 0), axis=1)

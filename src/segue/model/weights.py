@@ -74,9 +74,9 @@ def to_array(tensor: Any) -> npt.NDArray[Any]:
 
 
 def named_variables(model: keras.Model) -> dict[str, Any]:
-    """The variables but for the seeds', by their path below the model, wherever that stands.
+    """The variables but for the seeds', by their path below the model.
 
-    Those of the encoder stand there without its name: `block_0/attention/projection/kernel`.
+    Those of the encoder are named without it: `block_0/attention/projection/kernel`.
     """
     below = {variable.path.partition(f"{model.name}/")[2]: variable for variable in model.weights}
     return {path.removeprefix("encoder/"): variable for path, variable in below.items()}

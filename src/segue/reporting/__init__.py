@@ -1,1 +1,1 @@
-"""What is told of runs: how they compare, why an item is recommended, and a page about one."""
+"""Reports on runs: how they compare, why an item is recommended, and a page about one."""

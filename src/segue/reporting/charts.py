@@ -52,7 +52,7 @@ def line_chart(
     x_name: str,
     marked: tuple[float, str] | None = None,
 ) -> str:
-    """Lines over the same axis, each told apart by its dash and its name.
+    """Lines over the same axis, each with a dash and a name of its own.
 
     Args:
         title: What is drawn.
@@ -95,18 +95,18 @@ def line_chart(
                 f'd="M{path}"/><text x="{x_of(x) + 6:.1f}" y="{y_of(y) + 4:.1f}">{escape(name)}'
                 f"</text>"
             )
-    told = "; ".join(
+    summary = "; ".join(
         f"{name} from {line[0][1]:.4g} to {line[-1][1]:.4g}"
         for name, line in series.items()
         if line
     )
-    return _svg(title, f"{told}, over {x_name} {first:g} to {last:g}.", LINE_HEIGHT, parts)
+    return _svg(title, f"{summary}, over {x_name} {first:g} to {last:g}.", LINE_HEIGHT, parts)
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """Horizontal bars from 0, the value beside each, its interval as a whisker.
+    """Horizontal bars from 0, the value next to each, its interval as a whisker.
 
-    What a value is compared with stands across its bar as a dashed line.
+    What a value is compared with is a dashed line across its bar.
 
     Args:
         title: What is drawn.
@@ -135,12 +135,12 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
             )
         if bar.compared is not None:
             parts.append(f'<path class="mark" d="M{x_of(bar.compared):.1f} {top - 3}v22"/>')
-    told = "; ".join(f"{bar.label}: {bar.shown}" for bar in bars)
-    return _svg(title, told, 12 + len(bars) * ROW, parts)
+    summary = "; ".join(f"{bar.label}: {bar.shown}" for bar in bars)
+    return _svg(title, summary, 12 + len(bars) * ROW, parts)
 
 
 def scatter(title: str, description: str, points: Sequence[Point], labels: Sequence[str]) -> str:
-    """Points in a plane, each label with a colour and a shape, the legend beside.
+    """Points in a plane, each label with a colour and a shape, the legend next to them.
 
     Args:
         title: What is drawn.

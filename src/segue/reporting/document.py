@@ -1,4 +1,4 @@
-"""All that a report on one run tells, as one document ready for JSON; the page only draws it.
+"""The report on one run as one document ready for JSON; the page only draws it.
 
 A section whose data the run lacks is `{"missing": why}`.
 """

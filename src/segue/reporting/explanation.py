@@ -22,7 +22,7 @@ class Influence:
 
     Attributes:
         place: In the history as it was given, from 1, the oldest.
-        item_id: What stands there.
+        item_id: The item at that place.
         title: Its title, or its id where the catalogue has none.
         score_without: The item's score after the history without this place.
         change: score_without minus the score; below 0, this place speaks for the item.

@@ -162,15 +162,15 @@ def _map(section: Section) -> str:
     points = [Point(**each) for each in section["points"]]
     column = section["column"]
     by = f", by {column}" if column else ""
-    told = (
+    shown = (
         f"The {len(points):,} most popular items in the two directions in which their embeddings "
         f"differ most, {section['explained_variance']:.0%} of the variance{by}."
     )
     title = f"The items{by}"
-    chart = scatter(title, told, points, section["labels"])
+    chart = scatter(title, shown, points, section["labels"])
     rows: list[list[Cell]] = [[each.title, each.label, each.x, each.y] for each in points[:100]]
     return (
-        _text(told)
+        _text(shown)
         + _figure(chart, title)
         + _details("The first 100 as a table", _table(["item", "label", "x", "y"], rows))
     )

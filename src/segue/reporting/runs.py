@@ -1,4 +1,4 @@
-"""Runs beside each other and beside the baselines, on the part that they held out."""
+"""Runs compared with each other and with the baselines, on the part that they held out."""
 
 from collections.abc import Mapping
 from typing import Any

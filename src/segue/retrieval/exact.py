@@ -22,7 +22,7 @@ MAX_SCORE = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """The items that may be ranked. A position in `item_ids`, which ascends, stands for an item.
+    """The items that may be ranked. A position in `item_ids`, which ascends, is an item.
 
     Attributes:
         item_ids: int32[n], dense.

@@ -100,7 +100,7 @@ def positions_of(keys: Keys) -> Places:
 
 
 def decoded(best: Keys, item_ids: ItemIds) -> TopK:
-    """The items that keys stand for: `item_ids` int32[positions], by position."""
+    """The items that keys encode: `item_ids` int32[positions], by position."""
     scores = scores_of(best)
     is_found = scores > -np.inf
     found = np.zeros(best.shape, np.int32)

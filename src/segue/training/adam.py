@@ -41,7 +41,7 @@ class TouchedRows(NamedTuple):
     """The gradient of an array, of which all other rows are zero.
 
     Attributes:
-        ids: int32[n], ascending and distinct; those beyond the array's rows stand for none.
+        ids: int32[n], ascending and distinct; those beyond the array's rows are padding.
         slopes: float[n, ...], the gradient of each of these rows.
     """
 
@@ -133,7 +133,7 @@ class Adam:
 
 
 def rows_of(array: jax.Array, ids: jax.Array) -> jax.Array:
-    """The rows of ascending ids; beyond the array the last one stands in."""
+    """The rows of ascending ids; beyond the array the last row is given."""
     return array.at[ids].get(mode="clip", indices_are_sorted=True)
 
 

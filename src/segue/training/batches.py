@@ -53,7 +53,7 @@ class Batches:
             config: Negatives and seed.
             plan: Windows, rows and layouts.
             sampler: Draws the negatives; None where the loss wants none.
-            wants: The columns that the model reads beside the items.
+            wants: The columns that the model reads in addition to the items.
         """
         self._histories = histories
         self._plan = plan

@@ -12,7 +12,7 @@ FLOAT_BYTES = 4
 BASE_BYTES = 600_000_000
 # Copies of the item table: itself, Adam's two moments, the best weights so far.
 TABLE_COPIES = 4
-# What is made beside them: by a step on the whole table its gradient, and the updated moments
+# What is made in addition: by a step on the whole table its gradient, and the updated moments
 # before they replace the old ones; else the next best weights.
 MADE_BY_DENSE_STEP, MADE_BESIDE = 2, 1
 # What averaging adds: the average, and the weights kept aside while it is validated.

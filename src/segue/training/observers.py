@@ -1,4 +1,4 @@
-"""Whoever follows a training; their order does not matter."""
+"""Observers of a training; their order does not matter."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ Measures = Mapping[str, float]
 
 
 class Observer(Protocol):
-    """Is told how a training goes. What it raises ends the training."""
+    """Is called as a training goes on. What it raises ends the training."""
 
     def on_epoch_start(self, epoch: int, first_batch: int) -> None:
         """An epoch, counted from 1, begins at that batch: not at 0 where it was interrupted."""

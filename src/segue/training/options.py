@@ -20,8 +20,8 @@ class Session:
         show_progress: a bar on a terminal, lines elsewhere, on standard error.
         csv_log: a file for one line an epoch.
         tensorboard: a directory for TensorBoard's events.
-        on_epoch: told each epoch's measures, as the curves hold them; what it raises ends the
-            training.
+        on_epoch: called with each epoch's measures, as the curves hold them; what it raises ends
+            the training.
 
     Raises:
         ConfigError: a value is out of range, or there is nothing to resume from.

@@ -87,9 +87,9 @@ class Layout:
         row 0    a0 a1 a2 b0 b1  .       row      0  0  0  0  0  1  1  1  1
         row 1    c0 c1 c2 c3  .  .       column   0  1  2  3  4  0  1  2  3
                                          segment  1  1  1  2  2  1  1  1  1
-                                         source   where a0, a1, ... stand in the histories
+                                         source   the places of a0, a1, ... in the histories
 
-    The target of an input stands right after it in the histories, at source + 1.
+    The target of an input comes right after it in the histories, at source + 1.
 
     Attributes:
         source: int64[inputs], places in the flat arrays of the histories.

@@ -127,7 +127,7 @@ def tune(
         study: A SQLite file, made where it is missing, else gone on with.
         validation: Who validates; by default the split's whole validation part.
         items: Titles and other columns of the items.
-        tell: Told one line for every trial.
+        tell: Called with one line for every trial.
 
     Raises:
         RequestError: Nothing is held out for validation, or the time ended before the preset's own
@@ -202,7 +202,7 @@ class _Search:
         return self.done < self._budget.trials and not self._is_time_up()
 
     def attempt(self, train: Callable[[Config, Session], None]) -> None:
-        """One trial, told to the study whatever becomes of it."""
+        """One trial, whose outcome is always recorded in the study."""
         place, trial = self.done, self._proposed()
         started = time.monotonic()
         watch = _Watch(trial, self._preset.training.epochs, self._is_time_up)

@@ -9,7 +9,7 @@ from segue.model.layers import SwiGLU, dense
 
 
 class ESASRecConfig(TransformerConfig):
-    """The settings of `esasrec`; the feed-forward is twice as wide unless told otherwise."""
+    """The settings of `esasrec`; the feed-forward is twice as wide by default."""
 
     encoder: Literal["esasrec"] = "esasrec"
 

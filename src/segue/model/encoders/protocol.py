@@ -18,7 +18,7 @@ class Encoder(Protocol):
 
     Attributes:
         Settings: The class of its settings; `encoder` in it defaults to the registered name, and
-            `wants` names the columns that it reads beside `item_ids`.
+            `wants` names the columns that it reads in addition to `item_ids`.
     """
 
     Settings: ClassVar[type[ModelConfig]]

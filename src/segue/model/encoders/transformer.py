@@ -32,7 +32,7 @@ DropoutPlace = Literal["embedding", "attention", "attended", "inner", "output"]
 class TransformerConfig(ModelConfig):
     """The settings of an encoder of self-attention blocks."""
 
-    # Where the encoder drops out unless told otherwise.
+    # Where the encoder drops out by default.
     default_places: ClassVar[tuple[DropoutPlace, ...]] = (
         "embedding",
         "attention",
@@ -207,7 +207,7 @@ class TransformerEncoder(keras.layers.Layer):
 
     Positions count from the window's start, so that the state after n items is trained at the
     position where a history of n items is asked, unless `positions="from_end"`; rotary positions
-    (Su et al., 2021) may stand in their place or beside them.
+    (Su et al., 2021) may replace or complement them.
     """
 
     Settings: ClassVar[type[TransformerConfig]] = TransformerConfig

@@ -29,7 +29,7 @@ class Loss(Protocol):
     reads_log_expected: bool
 
     def bytes(self, num_items: int, positions: int, width: int) -> int:
-        """The memory that it holds at its peak, beside its arguments, about.
+        """The memory that it holds at its peak, without its arguments, about.
 
         Args:
             num_items: Of the catalogue.

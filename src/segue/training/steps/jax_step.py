@@ -188,7 +188,7 @@ class JaxStep:
     def _in_parts(
         self, weights: Arrays, others: Arrays, batch: Pieces, total: jax.Array
     ) -> tuple[jax.Array, Slopes, Arrays]:
-        """Loss and gradient summed over parts of the batch's rows; dropout draws for each anew."""
+        """Loss and gradient summed over parts of the batch's rows; dropout draws again for each."""
 
         def part_loss(weights: Arrays, others: Arrays, part: Pieces) -> Any:
             loss, others = self._loss(weights, others, part)

@@ -42,7 +42,7 @@ class KerasStep:
         )
         model.compile(optimizer=optimizer)
         model.optimizer.build(model.trainable_variables)
-        # The weights themselves while their averages stand in the model.
+        # The weights themselves while the model holds their averages.
         self._own: list[Any] | None = None
 
     def run(self, batch: Batch) -> float:
