@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segue.config import TrainingConfig as TrainingConfig
     from segue.config import load_preset as load_preset
     from segue.data.histories import Histories as Histories
+    from segue.data.inspection import inspect_log as inspect_log
     from segue.data.items import read_items as read_items
     from segue.data.log import read_log as read_log
     from segue.data.sources import load as load_dataset  # noqa: F401
@@ -42,6 +43,7 @@ _HOMES = {
     "TrainingConfig": "segue.config",
     "fit": "segue.fitting",
     "global_time": "segue.data.splits",
+    "inspect_log": "segue.data.inspection",
     "last_basket": "segue.data.splits",
     "leave_one_out": "segue.data.splits",
     "load_preset": "segue.config",

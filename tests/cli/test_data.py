@@ -1,3 +1,5 @@
+from segue.data import sources
+from segue.data.items import read_items
 from segue.data.log import read_log
 from segue.data.sources import SOURCES
 
@@ -20,6 +22,54 @@ def test_fetch_refuses_a_name_that_it_does_not_know(command):
     assert "ml-100k" in command("data", "fetch", "ml-99").refusal
 
 
-def test_inspect_prints_the_logs_summary(command, log_file):
-    outcome = command("data", "inspect", log_file, "--time-col", "timestamp")
-    assert outcome.out == read_log(log_file).summary() + "\n"
+def test_inspect_prints_what_the_log_is_like_and_the_command_that_trains_on_it(command, tmp_path):
+    log = tmp_path / "my log.csv"
+    log.write_text("who,item,time\n" + "".join(f"u{n % 3},{n},{n}\n" for n in range(30)) + ",1,2\n")
+    outcome = command("data", "inspect", log, "--user-col", "who")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert lines[0] == f"{log}: 31 rows; the columns are 'who', 'item', 'time'"
+    assert "  user_id is null in 1 (3.2%) of the rows, first in row 31" in lines
+    assert "  users              3; 0 (0.0%) have fewer than 3" in lines
+    assert lines[-1] == f"  segue fit '{log}' --user-col who --drop-bad-rows --out RUN"
+
+
+def test_what_is_given_already_is_not_advised_again(command, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,time\n1,1,1\n,2,2\n")
+    outcome = command("data", "inspect", log, "--drop-bad-rows", "--json")
+    assert outcome.json["command"] == f"segue fit {log} --drop-bad-rows --out RUN"
+
+
+def test_inspect_gives_one_json_document(command, log_file):
+    outcome = command("data", "inspect", log_file, "--json")
+    assert outcome.err == ""
+    found = outcome.json
+    assert (found["rows"], found["problems"], found["faults"]) == (1440, [], [])
+    assert found["description"]["users"] == 120
+    assert found["description"]["history_lengths"]["50%"] == 12
+    assert found["command"].startswith(f"segue fit {log_file}")
+    assert found["columns"]["user_id"] == "user_id"
+
+
+def test_inspect_of_an_unusable_log_tells_all_and_gives_no_command(command, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("person,thing\x1b[31m,time\na,b,\n")
+    outcome = command("data", "inspect", log)
+    assert outcome.code == 0
+    assert "no column for user_id" in outcome.out
+    assert "no column for item_id" in outcome.out
+    assert "  timestamp is null in 1 (100.0%) of the rows, first in row 1" in outcome.out
+    assert "Next" not in outcome.out
+    assert "\x1b" not in outcome.out
+    assert command("data", "inspect", log, "--json").json["command"] is None
+
+
+def test_inspect_takes_a_datasets_name(command, log_file, items_file, monkeypatch):
+    load = (read_log(log_file), read_items(items_file))
+    monkeypatch.setattr(sources, "load", lambda name, *, progress: load)
+    assert command("data", "inspect", "ml-100k", "--json").json["rows"] == 1440
+
+
+def test_inspect_refuses_what_is_not_there(command, tmp_path):
+    assert "no such file" in command("data", "inspect", tmp_path / "log.csv").refusal

@@ -83,7 +83,9 @@ def test_an_optional_column_that_one_file_lacks_is_left_out(tmp_path: Path) -> N
     save(tmp_path, a=frame.with_columns(rating=4), b=frame)
     log = read_log(tmp_path)
     assert log.frame.columns == ["user_id", "item_id", "timestamp"]
-    assert log.notes[-1] == f"weight is left out: {tmp_path / 'b.parquet'} has no 'rating'"
+    assert log.notes[-1].startswith(
+        f"weight is left out: {tmp_path / 'b.parquet'} has no column 'rating'"
+    )
     with pytest.raises(DataError, match=r"b\.parquet has no column 'rating'"):
         read_log(tmp_path, min_weight=3)
 
@@ -94,6 +96,9 @@ def test_a_catalogue_keeps_the_columns_that_all_files_have(tmp_path: Path) -> No
     items = read_items(tmp_path)
     assert items.frame.rows() == [(1, "a"), (2, "a")]
     assert "'price' is left out" in items.notes[-1]
+    save(tmp_path, c=frame.drop("item_id"))
+    with pytest.raises(DataError, match=r"c\.parquet has no column 'item_id'"):
+        read_items(tmp_path)
 
 
 def test_directories_of_csv_files_are_read_by_the_columns_names(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from segue.errors import DataError, RequestError
 if TYPE_CHECKING:
     import polars as pl
 
+    from segue.data.inspection import Inspection
     from segue.data.items import Catalogue
     from segue.data.log import InteractionLog
     from segue.data.splits import HeldOut, Split
@@ -22,16 +23,35 @@ def read_source(source: str, columns: LogColumns) -> "tuple[InteractionLog, Cata
         DataError: There is neither, or the log cannot be used.
         DatasetError: The dataset cannot be fetched.
     """
+    found = _found(source)
+    if isinstance(found, Path):
+        return columns.read(found), None
+    log, items = found
+    return (log if columns == LogColumns() else columns.read(log.frame)), items
+
+
+def inspect_source(source: str, columns: LogColumns) -> "Inspection":
+    """The log at a path or else of a dataset's name, examined.
+
+    Raises:
+        DataError: There is neither, or the table itself cannot be read.
+        DatasetError: The dataset cannot be fetched.
+    """
+    found = _found(source)
+    return columns.inspected(found if isinstance(found, Path) else found[0].frame)
+
+
+def _found(source: str) -> "Path | tuple[InteractionLog, Catalogue | None]":
+    """The path that exists, or the dataset of that name."""
     from segue.data.sources import SOURCES, load
 
     path = Path(source)
     if path.exists():
-        return columns.read(path), None
+        return path
     if source not in SOURCES.names():
         names = ", ".join(SOURCES.names())
         raise DataError(f"no such file or directory: {source}; nor is it a dataset: {names}")
-    log, items = load(source, progress=True)
-    return (log if columns == LogColumns() else columns.read(log.frame)), items
+    return load(source, progress=True)
 
 
 def chosen_validation(split: "Split", users: str | None, seed: int) -> "HeldOut | None":

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -14,6 +15,7 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:
     import polars as pl
 
+    from segue.data.inspection import Inspection
     from segue.data.log import InteractionLog
 
 NEGATIVE = re.compile(r"-\d+")
@@ -138,21 +140,49 @@ class LogColumns(IdColumns):
             DataError: It cannot be used.
         """
         from segue.data.log import read_log
+
+        return read_log(source, drop_bad_rows=self.drop_bad_rows, **self._named())
+
+    def inspected(self, source: "Path | pl.DataFrame") -> "Inspection":
+        """The log, examined with these columns.
+
+        Raises:
+            DataError: The table itself cannot be read.
+        """
+        from segue.data.inspection import inspect_log
+
+        return inspect_log(source, **self._named())
+
+    def _named(self) -> dict[str, Any]:
+        """The options of `read_log` that say what the log is."""
         from segue.data.text_files import TextFormat
 
-        named, events = _parts(self.columns), _parts(self.events)
-        return read_log(
-            source,
-            user_col=self.user_col,
-            item_col=self.item_col,
-            time_col=self.time_col,
-            weight_col=self.weight_col,
-            event_col=self.event_col,
-            min_weight=self.min_weight,
-            events=events,
-            drop_bad_rows=self.drop_bad_rows,
-            text=TextFormat(not self.no_header, named, self.encoding),
-        )
+        return {
+            "user_col": self.user_col,
+            "item_col": self.item_col,
+            "time_col": self.time_col,
+            "weight_col": self.weight_col,
+            "event_col": self.event_col,
+            "min_weight": self.min_weight,
+            "events": _parts(self.events),
+            "text": TextFormat(not self.no_header, _parts(self.columns), self.encoding),
+        }
+
+
+def command_line(name: str, source: str, *groups: Any, **others: str | bool) -> str:
+    """The command with every option of the groups that is not as it is by default."""
+    given = {
+        field.name: value
+        for group in groups
+        for field in fields(group)
+        if (value := getattr(group, field.name)) != field.default
+    }
+    words = ["segue", name, source]
+    for key, value in {**given, **others}.items():
+        flag = "--set" if key == "settings" else f"--{key.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            words += [flag] if value is True else [flag, str(each)]
+    return shlex.join(words)
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:

@@ -1,8 +1,7 @@
 """`segue tune`: a search for the settings of a preset that validate best on a log."""
 
-import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,15 @@ import typer
 from segue.cli.files import refuse_taken, write_text
 from segue.cli.fit import Filters, Recipe
 from segue.cli.inputs import chosen_validation, read_source
-from segue.cli.options import AsJson, Force, LogColumns, LogSource, number, whole_number
+from segue.cli.options import (
+    AsJson,
+    Force,
+    LogColumns,
+    LogSource,
+    command_line,
+    number,
+    whole_number,
+)
 from segue.cli.output import note, print_json, print_table
 from segue.config import preset_text
 from segue.errors import ConfigError, OutputError
@@ -90,29 +97,13 @@ def tune(
     chosen = replace(recipe, preset=str(options.out), settings=None)
     more = replace(options, trials=2 * options.trials)
     commands = {
-        "fit": _command("fit", source, chosen, columns, filters, out="RUN"),
-        "go_on": _command("tune", source, more, recipe, columns, filters, force=True),
+        "fit": command_line("fit", source, chosen, columns, filters, out="RUN"),
+        "go_on": command_line("tune", source, more, recipe, columns, filters, force=True),
     }
     if as_json:
         print_json(_document(found, options.out, commands))
     else:
         _print_found(found, options.out, commands)
-
-
-def _command(name: str, source: str, *groups: Any, **others: str | bool) -> str:
-    """The command with every option of the groups that is not as it is by default."""
-    given = {
-        field.name: value
-        for group in groups
-        for field in fields(group)
-        if (value := getattr(group, field.name)) != field.default
-    }
-    words = ["segue", name, source]
-    for key, value in {**given, **others}.items():
-        flag = "--set" if key == "settings" else f"--{key.replace('_', '-')}"
-        for each in value if isinstance(value, list) else [value]:
-            words += [flag] if value is True else [flag, str(each)]
-    return shlex.join(words)
 
 
 def _document(found: "Found", out: Path, commands: Mapping[str, str]) -> dict[str, Any]:

@@ -67,12 +67,6 @@ def _joined(label: str, tables: Mapping[Path, Table]) -> Table:
     }
 
     def read(columns: Sequence[str]) -> Rows:
-        missing = next((name for name in columns if name in lacking), None)
-        if missing is not None:
-            raise DataError(
-                f"{lacking[missing]} has no column {missing!r}, which other files of {label} have; "
-                f"name another column, or fewer files"
-            )
         rows = {file: table.read(columns) for file, table in tables.items()}
         frames = {file: each.frame for file, each in rows.items()}
         alike = [pl.col(name).cast(_common_type(name, frames)) for name in columns]

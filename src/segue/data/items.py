@@ -104,6 +104,9 @@ def read_items(
     taken = {role.name for role in columns} - set(columns.values())
     unread = taken | set(columns.values()) | table.lacking.keys()
     others = [name for name in table.names if name not in unread]
+    for column in columns.values():
+        if column in table.lacking:
+            raise table.lack_of(column)
     rows = table.read([*columns.values(), *others])
     raw = rows.frame
     if raw.is_empty():

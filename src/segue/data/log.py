@@ -183,10 +183,14 @@ def read_log(
     """
     if min_weight is not None and not math.isfinite(min_weight):
         raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
-    needed = {WEIGHT: (weight_col, min_weight), EVENT: (event_col, events)}
-    wanted = Wanted(
-        {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col, EVENT: event_col},
-        [role for role, options in needed.items() if any(each is not None for each in options)],
+    wanted = wanted_columns(
+        user_col=user_col,
+        item_col=item_col,
+        time_col=time_col,
+        weight_col=weight_col,
+        event_col=event_col,
+        min_weight=min_weight,
+        events=events,
     )
     table = open_table(source, LAYOUTS, text)
     frame, columns, notes = read_rows(table, wanted, drop_bad_rows=drop_bad_rows)
@@ -206,13 +210,30 @@ def read_log(
     return log if min_weight is None else _with_min_weight(log, min_weight)
 
 
+def wanted_columns(
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    time_col: str | None = None,
+    weight_col: str | None = None,
+    event_col: str | None = None,
+    min_weight: float | None = None,
+    events: Sequence[str] | None = None,
+) -> Wanted:
+    """The columns that `read_log` looks for, given the same options."""
+    needed = {WEIGHT: (weight_col, min_weight), EVENT: (event_col, events)}
+    return Wanted(
+        {USER: user_col, ITEM: item_col, TIME: time_col, WEIGHT: weight_col, EVENT: event_col},
+        [role for role, options in needed.items() if any(each is not None for each in options)],
+    )
+
+
 def _of_kinds(
     frame: pl.DataFrame, column: str, events: Sequence[str] | None
 ) -> tuple[pl.DataFrame, str]:
     """The interactions of some kinds of events, or of all, without that column; and a note."""
     kinds = frame[EVENT.name]
-    counted = kinds.drop_nulls().value_counts()
-    counts = counted.sort("count", EVENT.name, descending=[True, False]).rows()
+    counts = list(kinds_of(kinds).items())
     told = ", ".join(f"{kind} {count:,}" for kind, count in counts[:MAX_KINDS_TOLD])
     told += f" and {len(counts) - MAX_KINDS_TOLD:,} others" * (len(counts) > MAX_KINDS_TOLD)
     if kinds.null_count():
@@ -229,6 +250,12 @@ def _of_kinds(
     dropped = frame.height - kept.height
     note = f"dropped {dropped:,} of {frame.height:,} events that are not {', '.join(events)}"
     return kept, f"{note} ({column}: {told})"
+
+
+def kinds_of(events: pl.Series) -> dict[str, int]:
+    """How many there are of each kind of events, the most frequent first."""
+    counted = events.drop_nulls().value_counts()
+    return dict(counted.sort("count", events.name, descending=[True, False]).rows())
 
 
 def _with_min_weight(log: InteractionLog, min_weight: float) -> InteractionLog:

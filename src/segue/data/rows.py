@@ -50,6 +50,7 @@ class Examined:
     Attributes:
         columns: The column of each role that has a usable one.
         values: The values of each of these, null in the rows at fault.
+        problems: Why a role that is needed has no usable column.
         faults: What is wrong with some rows of a column that is needed.
         left_out: One line for each column that is not needed and not usable.
         notes: Of the reading.
@@ -58,10 +59,20 @@ class Examined:
 
     columns: Mapping[Role, str]
     values: Mapping[Role, pl.Series]
+    problems: Sequence[DataError]
     faults: Sequence[Fault]
     left_out: Sequence[str]
     notes: Sequence[str]
     num_rows: int
+
+    def told(self) -> list[str]:
+        """One line each: what is to be said of the reading and of the columns."""
+        long = [
+            f"{role.name} is text, as some of its integers are beyond 64 bits with a sign"
+            for role in (USER, ITEM)
+            if role in self.values and are_long_integers(self.values[role])
+        ]
+        return [*self.notes, *column_notes(self.columns), *long, *self.left_out]
 
     def good_rows(self) -> pl.DataFrame:
         """The rows that are not at fault, a column for each role."""
@@ -73,21 +84,23 @@ class Examined:
 
 
 def examine(table: Table, wanted: Wanted) -> Examined:
-    """Find and read the columns of a log, and what is wrong with their values.
+    """Find and read the columns of a log, and everything that is wrong with them.
 
     Raises:
-        DataError: A role that is needed has no column, two, or one of a type that it cannot use; or
-            there are no rows.
+        DataError: The table cannot be read.
     """
-    columns = find_columns(table.names, wanted.chosen, table.label, needed=wanted.needed)
-    left_out = unsettled_notes(table.names, wanted.chosen, columns)
-    for role, column in columns.items():
-        if column in table.lacking and not wanted.is_needed(role):
-            left_out.append(f"{role.name} is left out: {table.lacking[column]} has no {column!r}")
-            columns = {other: each for other, each in columns.items() if other is not role}
-    rows = table.read(list(columns.values()))
+    columns, problems = _found(table, wanted)
+    spare = [role for role in wanted.chosen if not wanted.is_needed(role)]
+    left_out = unsettled_notes(table.names, spare, columns)
+    for role in [role for role, column in columns.items() if column in table.lacking]:
+        lack = table.lack_of(columns.pop(role))
+        if wanted.is_needed(role):
+            problems.append(lack)
+        else:
+            left_out.append(f"{role.name} is left out: {lack}")
+    rows = table.read(list(columns.values()) or table.names[:1])
     if rows.frame.is_empty():
-        raise DataError(f"{table.label} holds no interactions; give a log that has some")
+        problems.append(DataError(f"{table.label} holds no interactions; give a log that has some"))
     values: dict[Role, pl.Series] = {}
     faults: list[Fault] = []
     for role, column in columns.items():
@@ -97,13 +110,14 @@ def examine(table: Table, wanted: Wanted) -> Examined:
                 raise BadRowsError(table.label, found)
         except DataError as error:
             if wanted.is_needed(role):
-                raise
-            left_out.append(f"{role.name} is left out, as no option asks for it ({error})")
+                problems.append(error)
+            else:
+                left_out.append(f"{role.name} is left out, as no option asks for it ({error})")
             continue
         values[role] = good
         faults += found
     used = {role: column for role, column in columns.items() if role in values}
-    return Examined(used, values, faults, left_out, rows.notes(), rows.frame.height)
+    return Examined(used, values, problems, faults, left_out, rows.notes(), rows.frame.height)
 
 
 def read_rows(
@@ -112,30 +126,46 @@ def read_rows(
     """The usable rows of a log: a column for each role, the columns' own names, and notes.
 
     Raises:
-        DataError: As `examine`, and rows at fault, of which every kind is told; unless they are to
-            be dropped and others are left.
+        DataError: A role that is needed has no column, two, or one of a type that it cannot use;
+            there are no rows; or there are rows at fault, of which every kind is told, unless they
+            are to be dropped and others are left.
     """
     found = examine(table, wanted)
-    frame = found.good_rows()
+    if found.problems:
+        raise found.problems[0]
     if found.faults and not drop_bad_rows:
         raise BadRowsError(table.label, found.faults, DROPS_THEM)
+    frame = found.good_rows()
     if frame.is_empty():
         raise BadRowsError(table.label, found.faults, "no row is left without them")
     types = ", ".join(
         f"{name} {dtype}" for name, dtype in frame.schema.items() if name != EVENT.name
     )
-    notes = [f"read {found.num_rows:,} interactions from {table.label} ({types})", *found.notes]
+    notes = [f"read {found.num_rows:,} interactions from {table.label} ({types})"]
     if found.faults:
         told = "; ".join(map(str, found.faults))
         num_bad = found.num_rows - frame.height
         notes.append(f"dropped {num_bad:,} of {found.num_rows:,} rows: {told}")
-    notes += column_notes(found.columns)
-    notes += [
-        f"{role.name} is text, as some of its integers are beyond 64 bits with a sign"
-        for role in (USER, ITEM)
-        if are_long_integers(frame[role.name])
-    ]
-    return frame, found.columns, [*notes, *found.left_out]
+    return frame, found.columns, [*notes, *found.told()]
+
+
+def _found(table: Table, wanted: Wanted) -> tuple[dict[Role, str], list[DataError]]:
+    """The column of each role that has one, and why others have none."""
+    try:
+        return find_columns(table.names, wanted.chosen, table.label, needed=wanted.needed), []
+    except DataError:
+        pass
+    columns: dict[Role, str] = {}
+    problems: dict[str, DataError] = {}
+    for role in wanted.chosen:
+        # What is chosen for another role is not free for this one.
+        asked = {each: name for each, name in wanted.chosen.items() if name or each is role}
+        try:
+            found = find_columns(table.names, asked, table.label, needed=wanted.needed)
+            columns |= {each: name for each, name in found.items() if each is role}
+        except DataError as error:
+            problems[str(error)] = error
+    return columns, list(problems.values())
 
 
 def _check_of(role: Role, table: Table) -> Callable[[pl.Series], pl.Series]:

@@ -60,6 +60,13 @@ class Table:
     lists: Mapping[str, str] = field(default_factory=dict)
     lacking: Mapping[str, str] = field(default_factory=dict)
 
+    def lack_of(self, name: str) -> DataError:
+        """What is to be said of a column that a file lacks."""
+        return DataError(
+            f"{self.lacking[name]} has no column {name!r}, which other files of {self.label} have; "
+            f"name another column, or fewer files"
+        )
+
 
 def lazy_table(lazy: pl.LazyFrame, label: str) -> Table:
     """The table of a lazy frame with types."""
