@@ -1,10 +1,12 @@
 """The server's address, and how it ends."""
 
 import socket
+import sys
 
 import pytest
 
 from segue.errors import ConfigError
+from segue.serving import server
 from segue.serving.server import bound, config_of
 from segue.serving.settings import Settings
 
@@ -33,6 +35,18 @@ def test_the_address_of_all_of_ipv6_is_that_of_ipv4_too(host, has_ipv4):
         port = taken.getsockname()[1]
         assert can_connect("::1", port)
         assert can_connect("127.0.0.1", port) is has_ipv4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such option")
+def test_a_client_that_reads_nothing_of_its_answer_is_left(monkeypatch):
+    monkeypatch.setattr(server, "UNREAD_TIMEOUT_MS", 200)
+    with bound("127.0.0.1", 0) as listener, socket.socket() as client:
+        listener.listen()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted, pytest.raises(OSError, match="timed out"):
+            accepted.sendall(b" " * 2**27)
 
 
 def test_an_address_that_cannot_be_had_is_refused_with_the_reason():

@@ -48,7 +48,7 @@ class ConnectionLimits:
     head_bytes: int = 2**14
     headers: int = 100
     head_timeout_s: float = 10.0
-    pipelined: int = 16
+    pipelined: int = 128
     connections: int = MAX_CONNECTIONS
 
 

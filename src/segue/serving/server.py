@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -19,6 +20,9 @@ from segue.serving.service import Service
 from segue.serving.settings import Settings
 
 BACKLOG = 2_048
+# How long a client may take nothing of its answer. Else one that stopped reading, or whose machine
+# vanished, would keep its connection for ever.
+UNREAD_TIMEOUT_MS = 60_000
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -74,6 +78,8 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":  # an address that was left a moment ago is free
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # accepted connections have what their listener has
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
         if is_v6:
             taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
         taken.bind((host, port))
