@@ -291,3 +291,12 @@ def test_another_ending_than_parquets_is_refused(
 ) -> None:
     with pytest.raises(OutputError, match=r"out\.csv: recommendations are written as Parquet"):
         recommend_file(recommender, save(log, tmp_path), tmp_path / "out.csv", 3)
+
+
+def test_rows_without_a_user_are_refused_without_an_option_that_is_not_there(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    log = pl.DataFrame({"user_id": ["a", None], "item_id": [1, 1], "timestamp": [1, 1]})
+    with pytest.raises(DataError, match="user_id is null in 1 of 2 rows") as error:
+        recommend_file(recommender, save(log, tmp_path), tmp_path / "out.parquet", 2)
+    assert "--drop-bad-rows" not in str(error.value)

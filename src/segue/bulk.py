@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.checks import shown_names
+from segue.data.checks import BadRowsError, shown_names
 from segue.data.directories import data_files
 from segue.data.histories import Histories
 from segue.data.ids import IdLookup
@@ -230,6 +230,9 @@ def _scratch(target: Path) -> Iterator[Path]:
 def _reading(where: str) -> Iterator[None]:
     try:
         yield
+    except BadRowsError as error:
+        # Without the option of other commands that drops them.
+        raise BadRowsError(where, error.faults) from error
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -29,7 +29,10 @@ def test_inspect_prints_what_the_log_is_like_and_the_command_that_trains_on_it(c
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     assert lines[0] == f"{log}: 31 rows; the columns are 'who', 'item', 'time'"
-    assert "  user_id is null in 1 (3.2%) of the rows, first in row 31" in lines
+    (fault,) = [line for line in lines if "null" in line]
+    assert fault.startswith(
+        "  user_id is null in 1 (3.2%) of the rows, first in row 31; drop these"
+    )
     assert "  users              3; 0 (0.0%) have fewer than 3" in lines
     assert lines[-1] == f"  segue fit '{log}' --user-col who --drop-bad-rows --out RUN"
 
@@ -59,7 +62,7 @@ def test_inspect_of_an_unusable_log_tells_all_and_gives_no_command(command, tmp_
     assert outcome.code == 0
     assert "no column for user_id" in outcome.out
     assert "no column for item_id" in outcome.out
-    assert "  timestamp is null in 1 (100.0%) of the rows, first in row 1" in outcome.out
+    assert "  timestamp is null in 1 (100.0%) of the rows, first in row 1; " in outcome.out
     assert "Next" not in outcome.out
     assert "\x1b" not in outcome.out
     assert command("data", "inspect", log, "--json").json["command"] is None

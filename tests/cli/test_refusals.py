@@ -58,6 +58,16 @@ def test_fit_refuses_a_bad_value_before_training(arguments, told, command, log_f
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("nothing_trains")
+def test_a_file_of_users_needs_a_header(command, log_file, tmp_path):
+    users = tmp_path / "users.csv"
+    users.write_text("1\n2\n")
+    arguments = ("fit", log_file, "--validation-users", users, "--out", tmp_path / "new")
+    line = command(*arguments).refusal
+    assert f"{users} needs a column user_id" in line
+    assert "line 1 looks like data" in line
+
+
 def test_resuming_without_a_checkpoint_is_refused(command, log_file, tmp_path, tiny):
     outcome = command("fit", log_file, "--out", tmp_path / "new", "--resume", *tiny)
     assert outcome.code == 1

@@ -51,6 +51,9 @@ def test_all_faults_are_told_with_counts_and_examples_and_the_rest_is_described(
         ("timestamp", "is not a number", 2, 3, "'x'"),
     }
     assert found.advice[0].options == ("--drop-bad-rows",)
+    assert found.advice[0].why.startswith(
+        "50.0% of the rows lack a usable user, item or time; better"
+    )
     assert found.description is not None
     assert found.description.interactions == 3
     assert "skipped 1 blank lines" in found.notes

@@ -309,6 +309,27 @@ def test_bad_rows_are_dropped_and_counted_by_kind_where_that_is_asked_for(tmp_pa
     assert len(read_log(path, drop_bad_rows=True)) == 3
 
 
+@pytest.mark.parametrize(
+    ("times", "told", "kept"),
+    [
+        (["n/a", "10", "20"], "is not a number in 1 of 3 rows, first 'n/a' in row 1", [10, 20]),
+        (
+            ["0", "2024-01-05", "2024-01-06", "?"],
+            "is a number among other times in 1 of 4 rows, first '0' in row 1",
+            [dt.datetime(2024, 1, 5), dt.datetime(2024, 1, 6)],
+        ),
+    ],
+)
+def test_most_of_the_times_decide_what_they_are_and_not_the_first(
+    times: list[str], told: str, kept: list[object]
+) -> None:
+    columns = {"user_id": [1] * len(times), "item_id": [1] * len(times), "timestamp": times}
+    with pytest.raises(DataError, match=told):
+        read_log(pl.DataFrame(columns))
+    log = read_log(pl.DataFrame(columns), drop_bad_rows=True)
+    assert log.frame["timestamp"].to_list() == kept
+
+
 def test_dropping_all_rows_is_refused() -> None:
     frame = pl.DataFrame({"user_id": [None, 1], "item_id": [1, None], "timestamp": [1, 2]})
     with pytest.raises(DataError, match=r"user_id is null in 1 of 2 .* no row is left"):

@@ -169,3 +169,13 @@ def test_text_in_no_encoding_is_refused_in_one_line(
     with pytest.raises(DataError, match=message) as error:
         read_log(path, text=TextFormat(encoding=encoding))
     assert "\n" not in str(error.value)
+
+
+def test_a_dat_file_that_is_an_ordinary_table_is_read_as_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "user_artists.dat", "userID\tartistID\ttimestamp\n2\t51\t13883\n")
+    assert read_log(path).frame.rows() == [(2, 51, 13883)]
+    path = write(tmp_path / "log.dat", "2,51,1388318831\n")
+    with pytest.raises(DataError, match=r"--no-header --columns user,item,time"):
+        read_log(path)
+    text = TextFormat(has_header=False, columns=("user", "item", "time"))
+    assert read_log(path, text=text).frame.rows() == [(2, 51, 1388318831)]

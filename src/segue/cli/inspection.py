@@ -42,7 +42,7 @@ def _told(fault: "FoundFault", num_rows: int) -> str:
     example = "" if fault.example is None else f" {fault.example}"
     return (
         f"{fault.column} {fault.what} in {_share(fault.rows, num_rows)} of the rows, "
-        f"first{example} in row {fault.first_row:,}"
+        f"first{example} in row {fault.first_row:,}; {fault.remedy}"
     )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from segue.data.checks import Fault, shown
 from segue.data.description import Description, describe
 from segue.data.log import LAYOUTS, kinds_of, read_log, wanted_columns
@@ -16,7 +18,8 @@ from segue.errors import DataError
 # Kinds of events that take something back.
 TAKEN_BACK = ("return", "refund", "cancel", "adjust", "remove", "dislike", "void", "chargeback")
 
-# Shares from which on an option is advised.
+# Shares from which on an option is advised, or something is said of it.
+MANY_BAD_ROWS = 0.05
 MANY_DUPLICATES = 0.001
 MANY_IN_A_ROW = 0.02
 MANY_REPEATS = 0.1
@@ -133,16 +136,20 @@ def inspect_log(
         notes=tuple(found.told()),
         events=kinds,
         description=description,
-        advice=tuple(_advice(found.faults, kinds, description)) if description else (),
+        advice=tuple(_advice(found.faults, found.num_rows, kinds, description))
+        if description
+        else (),
         remarks=tuple(_remarks(description)) if description else (),
     )
 
 
 def _advice(
-    faults: Sequence[Fault], kinds: Mapping[str, int], log: Description
+    faults: Sequence[Fault], num_rows: int, kinds: Mapping[str, int], log: Description
 ) -> Iterator[Advice]:
     if faults:
-        yield Advice(("--drop-bad-rows",), "some rows lack a usable user, item or time")
+        share = len(np.unique(np.concatenate([fault.rows for fault in faults]))) / num_rows
+        why = f"{share:.1%} of the rows lack a usable user, item or time"
+        yield Advice(("--drop-bad-rows",), why + "; better, mend them" * (share > MANY_BAD_ROWS))
     wanted = [kind for kind in kinds if not any(word in kind.lower() for word in TAKEN_BACK)]
     if wanted and len(wanted) < len(kinds):
         others = ", ".join(kind for kind in kinds if kind not in wanted)

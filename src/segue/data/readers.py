@@ -19,7 +19,7 @@ from segue.data.text_files import (
     TEXT_SUFFIXES,
     Layout,
     TextFormat,
-    is_atomic_file,
+    is_headerless,
     is_json_lines,
     open_headerless,
     open_json_lines,
@@ -103,9 +103,9 @@ def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> T
     if suffix in PARQUET_SUFFIXES:
         with readable(path):
             return lazy_table(pl.scan_parquet(path, glob=False), str(path))
-    if suffix in layouts and not is_atomic_file(path):
+    if suffix in layouts and is_headerless(path, layouts[suffix]):
         return open_headerless(path, layouts[suffix], text)
-    if suffix in TEXT_SUFFIXES:
+    if suffix in TEXT_SUFFIXES or suffix in layouts:
         return open_text(path, suffix, text)
     if suffix in JSON_LINES_SUFFIXES or (suffix == ".json" and is_json_lines(path)):
         return open_json_lines(path)

@@ -171,12 +171,29 @@ def _found(table: Table, wanted: Wanted) -> tuple[dict[Role, str], list[DataErro
 def _check_of(role: Role, table: Table) -> Callable[[pl.Series], pl.Series]:
     """What makes a column what its role needs, and refuses what cannot be that."""
     if role is TIME:
-        return lambda values: as_times(values, table.label)
+        return lambda values: _as_times(values, table.label)
     if role is WEIGHT:
         return lambda values: _as_weights(values, table.label)
     if role is EVENT:
         return lambda values: _as_events(values, table.label)
     return lambda values: as_ids(values, table.label, is_untyped=table.is_untyped)
+
+
+def _as_times(values: pl.Series, where: str) -> pl.Series:
+    """As `as_times`, but that most of a text decide whether it is numbers, and not its first."""
+    try:
+        return as_times(values, where)
+    except BadRowsError as refused:
+        num_bad = sum(len(fault.rows) for fault in refused.faults)
+        if values.dtype != pl.String or values.has_nulls() or 2 * num_bad <= len(values):
+            raise
+        is_number = values.cast(pl.Float64, strict=False).is_not_null()
+        are_numbers = 2 * int(is_number.sum()) > len(values)
+        is_other = ~is_number if are_numbers else is_number
+        fault = "is not a number" if are_numbers else "is a number among other times"
+        remedy = f"mend these rows, or name another column with {TIME.choice}"
+        refuse_where(is_other, values, where, fault, remedy)
+        raise
 
 
 def _as_weights(values: pl.Series, where: str) -> pl.Series:

@@ -140,10 +140,15 @@ def open_headerless(path: Path, layout: Layout, text: TextFormat) -> Table:
     )
 
 
-def is_atomic_file(path: Path) -> bool:
-    """Whether the header has RecBole's types: GroupLens' `u.item` has the suffix but no header."""
-    fields = _first_line(path, None)[0].split("\t")
-    return all(field.partition(":")[2] in ATOMIC_TYPES for field in fields)
+def is_headerless(path: Path, layout: Layout) -> bool:
+    """Whether a file whose suffix promises a layout has it, as far as its first line tells.
+
+    RecBole's `.item` has a header with types where GroupLens' `u.item` has none; and many a `.dat`
+    is an ordinary table.
+    """
+    line = _first_line(path, None)[0]
+    is_typed = all(field.partition(":")[2] in ATOMIC_TYPES for field in line.split("\t"))
+    return not is_typed and (layout.separator in line or not line.strip())
 
 
 def is_compressed(path: Path) -> bool:
