@@ -86,7 +86,7 @@ async def answered(service: Service, question) -> bytes:
 
 @pytest.fixture
 def together(service, monkeypatch):
-    """Has a service answer questions in one batch; errors stand in place of answers."""
+    """Has a service answer questions in one batch; an error takes the place of its answer."""
     begin = service._questions._begin
     may_go = threading.Event()
     may_go.set()

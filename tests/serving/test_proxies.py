@@ -73,7 +73,7 @@ def test_a_client_is_who_the_trusted_proxy_says(start):
     with start(rate_limit=0.001, trusted_proxies=("127.0.0.0/8",)) as client:
         assert [asked_from(client, "1.2.3.4") for _ in range(2)] == [200, 429]
         assert [asked_from(client, "5.6.7.8, 127.0.0.9") for _ in range(2)] == [200, 429]
-        # What a client says of itself stands before what the proxy adds.
+        # The proxy adds its word at the end, after what the client claims.
         assert asked_from(client, "9.9.9.9, 1.2.3.4") == 429
         assert [asked_from(client, "nonsense") for _ in range(2)] == [200, 429]
 

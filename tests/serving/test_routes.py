@@ -252,8 +252,9 @@ def test_a_defect_is_answered_with_the_name_under_which_the_log_has_it(
     assert answer.json()["detail"].startswith("a defect of segue")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    told = [each for each in caplog.records if answer.headers["x-request-id"] in each.getMessage()]
-    assert [str(each.exc_info[1]) for each in told if each.exc_info] == [str(fault)]
+    name = answer.headers["x-request-id"]
+    causes = [each.exc_info for each in caplog.records if name in each.getMessage()]
+    assert [str(each[1]) for each in causes if each] == [str(fault)]
     assert client.get("/v1/model").status_code == 200
 
 

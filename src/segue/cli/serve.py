@@ -69,7 +69,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What stands between the service and those who ask."""
+    """What is between the service and its clients: other sites, and proxies."""
 
     allow_origin: Annotated[
         list[str] | None,

@@ -1,7 +1,7 @@
 """What a question costs before it is let in, counted in plain questions.
 
 A plain question is a short history without conditions: about a millisecond of the thread that
-computes. What the others cost was measured beside it.
+computes. The figures below were measured on the same machine.
 """
 
 from segue.retrieval.filters import Condition, Filter

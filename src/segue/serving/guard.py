@@ -189,7 +189,7 @@ def _shown_key(headers: Mapping[str, str]) -> str:
 
 
 def _place_of(shown: str, keys: list[bytes]) -> int | None:
-    """Where a key stands among these; the time taken says nothing about them."""
+    """The place of a key among these; the time taken says nothing about them."""
     given = shown.encode()
     matches = [hmac.compare_digest(given, key) for key in keys]
     return matches.index(True) if any(matches) else None

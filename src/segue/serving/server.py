@@ -47,7 +47,7 @@ def serve(settings: Settings, on_listening: Callable[[str], None]) -> None:
     Raises:
         ConfigError: The address is taken or not this machine's.
         RunError, StoreError: See `Service`.
-        DiedError: A thread of the service died, by a defect that the log tells.
+        DiedError: A thread of the service died, by a defect; the log has its cause.
     """
     with bound(settings.host, settings.port) as listener:
         service = Service(settings)
@@ -57,7 +57,7 @@ def serve(settings: Settings, on_listening: Callable[[str], None]) -> None:
         gc.collect()
         gc.freeze()
         # Idle threads of the matrix products spin, which takes the cores from all else: on two
-        # cores, a search for 32 questions took 30 ms instead of 1 beside other work.
+        # cores, a search for 32 questions took 30 ms instead of 1 while others worked.
         threadpool_limits(max(1, usable_cores() // 2), user_api="blas")
         listener.listen(BACKLOG)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

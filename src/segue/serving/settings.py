@@ -37,7 +37,7 @@ class Keys:
         """The keys in `SEGUE_API_KEYS` (separated by commas) and its siblings; empty is unset.
 
         Raises:
-            ConfigError: A key cannot stand in a header, or is short enough to be guessed.
+            ConfigError: No header can carry a key, or is short enough to be guessed.
         """
         api = tuple(key.strip() for key in environment.get(API_KEYS, "").split(",") if key.strip())
         admin = environment.get(ADMIN_KEY, "").strip() or None
