@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from segue.recommender import Recommender
+from segue.serving import service as services
 from segue.serving.model import ServedModel, ServedQuestion, Wanted
 from segue.serving.service import Service
 from segue.serving.settings import Settings
@@ -174,9 +175,40 @@ def test_a_model_that_was_replaced_is_freed(link, other, tmp_path, monkeypatch):
     gc.collect()
     gc.freeze()  # as the server does
     first = weakref.ref(service.model)
+    is_held, may_go = threading.Event(), threading.Event()
+    answers, collect = ServedModel.answers, services._collect
+    under_way: list[object] = []
+    when_collected: list[int] = []
+
+    def held(model, questions):
+        under_way.append(questions)
+        is_held.set()
+        assert may_go.wait(60)
+        under_way.pop()
+        return answers(model, questions)
+
+    def watched():
+        when_collected.append(len(under_way))
+        collect()
+
+    async def reload_while_it_answers():
+        asked = asyncio.create_task(service.ask([ServedQuestion(Wanted(), [1])] * 300))
+        given_up = asyncio.create_task(service.ask([ServedQuestion(Wanted(), [1])] * 100))
+        await asyncio.to_thread(is_held.wait, 60)
+        reload = asyncio.create_task(service.reload())
+        while service.model is first():
+            await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.sleep(0.1)  # time to collect too early
+        may_go.set()
+        await asyncio.gather(asked, reload)
+
     try:
         point(link, tmp_path / "second")
-        asyncio.run(service.reload())
+        monkeypatch.setattr(ServedModel, "answers", held)
+        monkeypatch.setattr(services, "_collect", watched)
+        asyncio.run(reload_while_it_answers())
+        assert when_collected == [0]
         assert first() is None
     finally:
         gc.unfreeze()

@@ -106,6 +106,7 @@ class Batcher(Generic[Q, A]):
         self._max_batch = max_batch
         self._on_batch = on_batch
         self._jobs: deque[_Job[Q, A]] = deque()
+        self._in_hand: list[_Job[Q, A]] = []
         self._oversize: _Job[Q, A] | None = None
         self._is_closed = False
         self._changed = threading.Condition()
@@ -145,11 +146,17 @@ class Batcher(Generic[Q, A]):
         finally:
             self._drop(job)
 
+    def wait_for_begun(self) -> None:
+        """Return once nothing is answered any more by a function that `begin` gave before now."""
+        with self._changed:
+            begun = {*self._in_hand, *(job for job in self._jobs if job.answer is not None)}
+            self._changed.wait_for(lambda: begun.isdisjoint([*self._in_hand, *self._jobs]))
+
     def close(self) -> None:
         """Answer what waits, then end the thread."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _admit(self, job: _Job[Q, A]) -> None:
@@ -164,7 +171,7 @@ class Batcher(Generic[Q, A]):
             if is_oversize:
                 self._oversize = job
             self._jobs.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _drop(self, job: _Job[Q, A]) -> None:
         """Take a job out of the queue if it is there; nobody waits for it any more."""
@@ -172,34 +179,38 @@ class Batcher(Generic[Q, A]):
             job.is_wanted = False
             if job in self._jobs:
                 self._jobs.remove(job)
+                self._changed.notify_all()
             if job is self._oversize:
                 self._oversize = None
 
     def _work(self) -> None:
-        jobs: list[_Job[Q, A]] = []
         try:
-            while jobs := self._taken():
-                self._settle(jobs)
+            while self._take():
+                self._settle(self._in_hand)
         except BaseException:  # a panic of Polars is no Exception
             log.critical("the thread %s died", self._thread.name, exc_info=True)
-            self._refuse_all(jobs)
+            self._refuse_all()
 
-    def _refuse_all(self, taken: list[_Job[Q, A]]) -> None:
+    def _refuse_all(self) -> None:
         """Take no more jobs, and let nobody wait for an answer that cannot come."""
         with self._changed:
             self._is_closed = True
-            refused = [*taken, *self._jobs]
+            refused = [*self._in_hand, *self._jobs]
             self._jobs.clear()
+            self._in_hand = []
+            self._changed.notify_all()
         self._deliver([(job, ClosedError()) for job in refused])
 
-    def _taken(self) -> list[_Job[Q, A]]:
-        """The next jobs, once there are some; none when the batcher is closed and empty.
+    def _take(self) -> bool:
+        """Take the next jobs in hand, once there are some; False where none will come.
 
         Several of them are new and no more than one batch.
         """
         with self._changed:
+            self._in_hand = []
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._jobs or self._is_closed)
-            taken: list[_Job[Q, A]] = []
+            taken = self._in_hand
             cost = 0
             while self._jobs:
                 job = self._jobs[0]
@@ -210,7 +221,7 @@ class Batcher(Generic[Q, A]):
                 cost += job.cost
                 if is_alone:
                     break
-            return taken
+            return bool(taken)
 
     def _settle(self, jobs: list[_Job[Q, A]]) -> None:
         outcomes = self._together(jobs) if len(jobs) > 1 else self._alone(jobs[0])

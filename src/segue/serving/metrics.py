@@ -12,7 +12,7 @@ class Metrics:
     """The metrics of one service, apart from those of any other in this process."""
 
     def __init__(self, waiting: Callable[[], float]) -> None:
-        """Count from zero; `waiting` tells how many questions wait for the model."""
+        """Count from zero; `waiting` gives what waits for the model."""
         registry = CollectorRegistry()
         self._registry = registry
         self.requests = Counter(
@@ -34,7 +34,11 @@ class Metrics:
         self.events = Counter(
             "segue_events", "Events by what became of them.", ("outcome",), registry=registry
         )
-        queue = Gauge("segue_queue_length", "Questions that wait.", registry=registry)
+        queue = Gauge(
+            "segue_queue_length",
+            "Questions that wait, counted in plain ones.",
+            registry=registry,
+        )
         queue.set_function(waiting)
         self._model = Gauge(
             "segue_model_info", "1 for the model that answers.", ("version",), registry=registry

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from segue.errors import DataError, RunError
 from segue.recommender import MAX_K, Id
 from segue.serving import schemas
-from segue.serving.bodies import JsonRoute, apart
+from segue.serving.bodies import MAX_FAULTS, JsonRoute, apart
 from segue.serving.limits import MAX_ID_LENGTH
 from segue.serving.model import (
     ServedAnswer,
@@ -326,6 +326,8 @@ def _event(model: ServedModel, given: object) -> StoredEvent:
 def _reason(error: ValidationError | DataError) -> str:
     if isinstance(error, DataError):
         return str(error)
+    if error.error_count() > MAX_FAULTS:
+        return f"{error.error_count():,} faults, such as fields that do not exist"
     faults: Sequence[Any] = error.errors(include_url=False, include_input=False)
     return f"{'/'.join(map(str, faults[0]['loc']))}: {faults[0]['msg']}"
 

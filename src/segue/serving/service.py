@@ -196,11 +196,17 @@ class Service:
                     f"{self.store.kind} ones; start a service with another --database for it"
                 )
             before, self.model = self.model.version, model
-            await asyncio.to_thread(_collect)
+            await asyncio.to_thread(self._free)
         finally:
             self._reload.release()
         self.metrics.show_model(model.version)
         return before, model.version
+
+    def _free(self) -> None:
+        """Free a model that was replaced, once the last answers by it are given."""
+        self._questions.wait_for_begun()
+        self._searches.wait_for_begun()
+        _collect()
 
     def close(self) -> None:
         """Answer and write what waits, then close the database."""
