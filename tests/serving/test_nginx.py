@@ -57,7 +57,7 @@ def nginx(place: Path, upstream: str) -> Iterator[str]:
     files = ("-keyout", place / "key.pem", "-out", place / "certificate.pem")
     subprocess.run(
         [
-            *"openssl req -x509 -newkey rsa:2048 -nodes -days 1".split(),
+            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"],
             *files,
             "-subj",
             "/CN=localhost",
