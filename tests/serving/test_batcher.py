@@ -1,6 +1,7 @@
 """The queue before the one compute thread."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,6 +157,7 @@ def test_a_large_job_is_answered_in_parts_and_others_get_in_between():
 
     with batcher(gated) as made:
         assert asyncio.run(ask(made)) == [[1], list(range(11, 21)), [2], [3]]
+        assert made.waiting == 0
     parts = [[10, 11, 12, 13], [1, 2], [14], [15, 16], [17, 18], [19]]
     assert gated.batches == [[0], *parts]
 
@@ -202,6 +204,7 @@ def test_a_large_job_ends_once_nobody_waits_for_it_and_only_then_comes_the_next(
 
     with batcher(gated) as made:
         assert asyncio.run(ask(made)) == list(range(31, 41))
+        assert made.waiting == 0
     assert gated.batches[:2] == [[10, 11, 12, 13], [30, 31, 32, 33]]
 
 
@@ -292,6 +295,44 @@ def test_a_thread_that_dies_leaves_nobody_waiting(caplog):
     assert isinstance(taken, ClosedError)
     assert isinstance(waiting, ClosedError)
     assert "died" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_asked_and_given_up_nothing_is_left_waiting(seed):
+    rng = random.Random(seed)
+
+    def answer(questions: list[int]) -> list[int]:
+        if 13 in questions:
+            raise ArithmeticError
+        return [each + 1 for each in questions]
+
+    async def ask(made) -> None:
+        asked: list[tuple[list[int], asyncio.Task[list[int]]]] = []
+        for _ in range(60):
+            questions = [rng.randrange(20) for _ in range(rng.choice([1, 1, 1, 3, 6, 12]))]
+            costs = [rng.choice([1, 1, 2, 5]) for _ in questions]
+            asked.append((questions, asyncio.create_task(made.ask(questions, costs))))
+            if rng.random() < 0.3:
+                rng.choice(asked)[1].cancel()
+            if rng.random() < 0.5:
+                await asyncio.sleep(0)
+        for questions, task in asked:
+            try:
+                assert await task == [each + 1 for each in questions]
+            except FailedError:
+                assert 13 in questions
+            except (asyncio.CancelledError, QueueFullError):
+                continue
+        await asyncio.to_thread(made.wait_for_begun)
+        assert made.waiting == 0
+        assert await made.ask([1] * 30) == [2] * 30  # the place of large jobs is free
+
+    made = Batcher(lambda: answer, max_waiting=8, max_batch=4)
+    try:
+        asyncio.run(ask(made))
+        assert made.is_alive
+    finally:
+        made.close()
 
 
 def test_closing_answers_what_waits_and_refuses_the_rest():

@@ -106,6 +106,7 @@ class Batcher(Generic[Q, A]):
         self._max_batch = max_batch
         self._on_batch = on_batch
         self._jobs: deque[_Job[Q, A]] = deque()
+        self._waiting = 0
         self._in_hand: list[_Job[Q, A]] = []
         self._oversize: _Job[Q, A] | None = None
         self._is_closed = False
@@ -116,8 +117,7 @@ class Batcher(Generic[Q, A]):
     @property
     def waiting(self) -> int:
         """What the questions cost that wait now."""
-        with self._changed:
-            return sum(job.cost for job in self._jobs if job is not self._oversize)
+        return self._waiting
 
     @property
     def is_alive(self) -> bool:
@@ -166,12 +166,20 @@ class Batcher(Generic[Q, A]):
                 raise ClosedError
             if is_oversize and self._oversize is not None:
                 raise QueueFullError
-            if not is_oversize and self.waiting + job.cost > self._max_waiting:
+            if not is_oversize and self._waiting + job.cost > self._max_waiting:
                 raise QueueFullError
             if is_oversize:
                 self._oversize = job
-            self._jobs.append(job)
-            self._changed.notify_all()
+            self._enqueue(job)
+
+    def _enqueue(self, job: _Job[Q, A]) -> None:
+        self._jobs.append(job)
+        self._waiting += self._counted(job)
+        self._changed.notify_all()
+
+    def _counted(self, job: _Job[Q, A]) -> int:
+        """What a job costs of the queue."""
+        return 0 if job is self._oversize else job.cost
 
     def _drop(self, job: _Job[Q, A]) -> None:
         """Take a job out of the queue if it is there; nobody waits for it any more."""
@@ -179,6 +187,7 @@ class Batcher(Generic[Q, A]):
             job.is_wanted = False
             if job in self._jobs:
                 self._jobs.remove(job)
+                self._waiting -= self._counted(job)
                 self._changed.notify_all()
             if job is self._oversize:
                 self._oversize = None
@@ -197,6 +206,7 @@ class Batcher(Generic[Q, A]):
             self._is_closed = True
             refused = [*self._in_hand, *self._jobs]
             self._jobs.clear()
+            self._waiting = 0
             self._in_hand = []
             self._changed.notify_all()
         self._deliver([(job, ClosedError()) for job in refused])
@@ -218,6 +228,7 @@ class Batcher(Generic[Q, A]):
                 if taken and is_alone:
                     break
                 taken.append(self._jobs.popleft())
+                self._waiting -= self._counted(job)
                 cost += job.cost
                 if is_alone:
                     break
@@ -261,7 +272,7 @@ class Batcher(Generic[Q, A]):
         """Have the rest of a job wait for its turn, if somebody waits for it."""
         with self._changed:
             if job.is_wanted:
-                self._jobs.append(job)
+                self._enqueue(job)
 
     def _deliver(self, outcomes: Sequence[Outcome[Q, A]]) -> None:
         """Hand over a batch by one call into the event loop; waking it costs more than the rest."""
