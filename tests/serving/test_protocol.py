@@ -110,7 +110,47 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize("cut", [0, 1, 40])
+JSON = POST + b"Connection: close\r\n"
+CHUNKED = JSON + b"Transfer-Encoding: chunked\r\n\r\n"
+HEALTH_LAST = b"GET /healthz HTTP/1.1\r\n" + LAST
+HEADS += [
+    (b"GET http://localhost/healthz HTTP/1.1\r\n" + LAST + b"\r\n", 200),
+    (b"CONNECT localhost:80 HTTP/1.1\r\n" + LAST + b"\r\n", 400),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    (b"OPTIONS * HTTP/1.1\r\n" + LAST + b"\r\n", 404),
+    (b"get /healthz HTTP/1.1\r\n" + LAST + b"\r\n", 400),
+    (b"GET /healthz HTTP/9.9\r\n" + LAST + b"\r\n", 400),
+    (b"GET /healthz HTTP/1.1 x\r\n" + LAST + b"\r\n", 400),
+    (b"GET /healthz HTTP/1.1\nHost: localhost\n\n", 400),
+    (b"GET /healthz HTTP/1.1\rHost: localhost\r\r", 400),
+    (HEALTH_LAST + b"x: a\0b\r\n\r\n", 400),
+    (HEALTH_LAST + b": x\r\n\r\n", 400),
+    (HEALTH_LAST + b"x\r\n\r\n", 400),
+    (HEALTH_LAST + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 200),
+    (b"GET /\xff\xfe HTTP/1.1\r\n" + LAST + b"\r\n", 400),
+    (b"GET /v1/../healthz HTTP/1.1\r\n" + LAST + b"\r\n", 404),
+    (b"GET //v1/model HTTP/1.1\r\n" + LAST + b"\r\n", 404),
+    (b"GET /static/%2e%2e/%2e%2e/app.py HTTP/1.1\r\n" + LAST + b"\r\n", 404),
+    (b"GET /v1/model HTTP/1.1\r\nHost: localhost@evil\r\nConnection: close\r\n\r\n", 403),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # a TLS client
+    (JSON + b"Content-Length: 0x0f\r\n\r\n" + BODY, 400),
+    (JSON + b"Content-Length: 15, 15\r\n\r\n" + BODY, 400),
+    (JSON + b"Content-Length : 15\r\n\r\n" + BODY, 400),
+    (JSON + b"Content-Length: -1\r\n\r\n" + BODY, 400),
+    (JSON + b"Content-Length: 99999999999999999999\r\n\r\n" + BODY, 400),
+    (JSON + b"Content-Length: 2000000\r\n\r\n" + BODY, 413),
+    (JSON + b"Transfer-Encoding: identity\r\n\r\n" + BODY, 400),
+    (JSON + b"Transfer-Encoding: xchunked\r\n\r\nf\r\n" + BODY + b"\r\n0\r\n\r\n", 400),
+    (JSON + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+    (CHUNKED + b"f;x=y\r\n" + BODY + b"\r\n0\r\n\r\n", 200),
+    (CHUNKED + b"F\r\n" + BODY + b"\r\n0\r\nx: y\r\n\r\n", 200),
+    (CHUNKED + b"fffffffffffffffff\r\n" + BODY, 400),
+    (CHUNKED + b"-1\r\n" + BODY + b"\r\n0\r\n\r\n", 400),
+    (CHUNKED + b"f\r\n" + BODY + b"x\r\n0\r\n\r\n", 400),
+]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, 130])
 @pytest.mark.parametrize(("sent", "status"), HEADS)
 def test_a_head_is_answered_or_refused_however_it_is_cut(connect, sent, status, cut):
     with closing(connect()) as connection:
@@ -120,7 +160,9 @@ def test_a_head_is_answered_or_refused_however_it_is_cut(connect, sent, status, 
                 connection.sendall(piece)
         except OSError:
             assert status != 200
-        assert statuses(connection) in ([status], [] if status != 200 else [status])
+        answers = statuses(connection)
+        # What a refused client still sends may cost it the answer.
+        assert answers == [status] or (cut and status != 200 and not answers)
 
 
 def test_a_refusal_says_why_and_ends_the_connection(connect):

@@ -180,9 +180,16 @@ class BoundedProtocol(HttpToolsProtocol):
         raise problem
 
     def _refuse(self, problem: ProblemError) -> None:
-        """Answer by a problem if nothing else is being answered, and end the connection."""
+        """Answer by a problem, if it would be taken for that, and end the connection."""
         self._stop_timer()
-        if not self._is_answering:
+        if self._is_answering and not self._awaits_head and not self.pipeline:
+            # The body is at fault: its request gets this answer and no other.
+            is_free = not self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        else:
+            is_free = not self._is_answering
+        if is_free:
             answer = problem.response()
             status = HTTPStatus(problem.status)
             headers = [*answer.raw_headers, *HEADERS, (b"connection", b"close")]
