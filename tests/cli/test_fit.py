@@ -258,6 +258,7 @@ def test_a_csv_log_never_replaces_an_input_nor_an_older_one_unasked(
     (tmp_path / "old.csv").touch()
     assert command(*fit, "--csv-log", tmp_path / "old.csv").code == (0 if force else 1)
     assert command(*fit, "--csv-log", tmp_path / "none" / "new.csv").code == 1
+    assert "is a directory; name a file" in command(*fit, "--csv-log", tmp_path).err
 
 
 def test_the_users_to_validate_on_are_counted(command, no_training, log_file, tmp_path):

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import segue.fitting
+from segue.cli.checkpoints import checkpoint_of
 
 
 def save_log(path: Path, users: list[Any], items: list[Any], times: list[Any]) -> Path:
@@ -112,6 +113,29 @@ def test_an_output_that_exists_asks_for_force(command, log_file, own_run, digest
 
 
 @pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize("place", ["/", ".", "..", "", "../own"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("name", ["fit", "demo", "items add"])
+def test_a_place_that_no_run_can_have_is_refused_in_one_line(
+    command, log_file, own_run, digests, monkeypatch, place, force, name
+):
+    monkeypatch.chdir(own_run)
+    before = digests(own_run)
+    source = {"fit": [log_file], "demo": [], "items add": [own_run, "--items", log_file]}[name]
+    refusal = command(*name.split(), *source, "--out", place, *force).refusal
+    assert "choose another place" in refusal
+    assert "defect" not in refusal
+    assert digests(own_run) == before
+
+
+def test_the_checkpoint_lies_beside_the_run_whatever_the_run_is_called(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert checkpoint_of(Path("two")) == Path("two.checkpoint")
+    assert checkpoint_of(Path()) == tmp_path / "runs" / "one.checkpoint"
+    assert checkpoint_of(Path("..")) == tmp_path / "runs.checkpoint"
+
+
 def test_an_output_under_a_file_is_refused(command, log_file, tmp_path):
     (tmp_path / "file").write_text("")
     assert (

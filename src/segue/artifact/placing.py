@@ -58,11 +58,16 @@ def refuse_output(path: str | Path, *, force: bool) -> None:
         place = standing(target)
         if place is not None:
             _refuse_replacing(path, place, force)
+            if target == Path.cwd():
+                raise OutputError(
+                    f"the run {path} is the working directory, which would be deleted under this "
+                    f"command; change to another directory, or choose another place"
+                )
 
 
 def _first_existing(target: Path) -> Path:
-    """The nearest directory above that exists."""
-    return next(each for each in target.parents if os.path.lexists(each))
+    """The nearest directory above that exists; nothing is above the root but the root."""
+    return next((each for each in target.parents if os.path.lexists(each)), target)
 
 
 def resolved(path: str | Path) -> Path:

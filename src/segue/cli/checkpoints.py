@@ -1,5 +1,6 @@
 """The checkpoint that an interrupted training leaves beside the run to be."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,8 +8,9 @@ from segue.errors import OutputError
 
 
 def checkpoint_of(run: Path) -> Path:
-    """The directory of the checkpoint."""
-    return run.with_name(f"{run.name}.checkpoint")
+    """The directory of the checkpoint, also where the run is called `.` or `..`."""
+    named = run if run.name not in ("", "..") else Path(os.path.abspath(run))
+    return named.with_name(f"{named.name}.checkpoint")
 
 
 def refuse_checkpoint(directory: Path) -> None:

@@ -256,6 +256,8 @@ def _refuse_csv_log(
     named = [*inputs, recipe.preset, recipe.validation_users]
     if any(each is not None and Path(each).resolve() == log.resolve() for each in named):
         raise OutputError(f"--csv-log {log} is an input of this training; name another file")
+    if log.is_dir():
+        raise OutputError(f"--csv-log {log} is a directory; name a file")
     if log.exists() and not (options.resume or force):
         raise OutputError(f"{log} exists; name another file, or replace it with --force")
     if not os.access(log.parent, os.W_OK):
