@@ -61,6 +61,18 @@ def test_all_faults_are_told_with_counts_and_examples_and_the_rest_is_described(
     assert "item_id is read from the column 'sku'" in found.notes
 
 
+def test_lines_that_are_too_long_end_no_examination(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\nu,1,10\nu,2,20,x\n,3,30\n")
+    found = inspect_log(path)
+    assert [(each.column, each.rows, each.first_row) for each in found.faults] == [
+        ("a line", 1, 2),
+        ("user_id", 1, 3),
+    ]
+    assert found.description is not None
+    assert found.description.interactions == 1
+
+
 def test_every_problem_with_the_columns_is_told_beside_the_faults_of_the_others() -> None:
     frame = pl.DataFrame({"user": [1, None], "uid": [1, 2], "item_id": ["a", None], "when": [1, 2]})
     found = inspect_log(frame)

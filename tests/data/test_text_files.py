@@ -179,3 +179,58 @@ def test_a_dat_file_that_is_an_ordinary_table_is_read_as_one(tmp_path: Path) -> 
         read_log(path)
     text = TextFormat(has_header=False, columns=("user", "item", "time"))
     assert read_log(path, text=text).frame.rows() == [(2, 51, 1388318831)]
+
+
+RAGGED = "user,item,time\nu,1,10\nu,a, b,20\n\nu,3,30,,x,y\nu,4,40,\nu,5\n"
+LONGER = "a line has more fields than the first in 2 of 5 rows, first in row 2"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_longer_lines_are_counted_beside_the_other_faults_and_can_be_dropped(
+    tmp_path: Path, end: str, encoding: str
+) -> None:
+    content = RAGGED.replace("\n", end).replace("u,", "ü,").encode(encoding)
+    path = write(tmp_path / "log.csv", content)
+    with pytest.raises(DataError) as error:
+        read_log(path)
+    assert LONGER in str(error.value)
+    assert "timestamp is null in 1 of 5 rows, first in row 5" in str(error.value)
+    assert "is not a number" not in str(error.value)
+    log = read_log(path, drop_bad_rows=True)
+    # A separator at the end is no field, and the item of the line that is too long is no id.
+    assert log.frame.rows() == [("ü", 1, 10), ("ü", 4, 40)]
+    assert "skipped 1 blank lines" in log.notes
+    assert any("Windows-1252" in note for note in log.notes) == (encoding == "cp1252")
+
+
+def test_longer_lines_are_found_without_a_header_and_in_directories(tmp_path: Path) -> None:
+    text = TextFormat(has_header=False, columns=("user", "item", "_", "time"))
+    write(tmp_path / "a.csv", "u,1,x,10\nu,2,x,20\n")
+    path = write(tmp_path / "b.csv", "u,3,x,30\nu,4,x,40,5\n")
+    with pytest.raises(
+        DataError, match="more fields than the first in 1 of 2 rows, first in row 2"
+    ):
+        read_log(path, text=text)
+    with pytest.raises(
+        DataError, match="more fields than the first in 1 of 4 rows, first in row 4"
+    ):
+        read_log(tmp_path, text=text)
+    log = read_log(tmp_path, text=text, drop_bad_rows=True)
+    assert log.frame["item_id"].to_list() == [1, 2, 3]
+
+
+def test_lines_that_do_not_fit_a_layout_can_be_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.dat", "1::7::5::10\n1::8::5\n1::9::5::30::4\n1::3::5::40\n")
+    log = read_log(path, drop_bad_rows=True)
+    assert log.frame["item_id"].to_list() == [7, 3]
+    assert any("dropped 2 of 4 rows: a line has not the 4 fields" in note for note in log.notes)
+    assert not any("null" in note for note in log.notes)
+
+
+def test_a_catalogue_with_longer_lines_is_refused(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "items.csv", "item_id,title\n1,Heat\n2,Crouching Tiger, Hidden Dragon\n"
+    )
+    with pytest.raises(DataError, match="a line has more fields than the first in 1 of 2 rows"):
+        read_items(path)

@@ -11,6 +11,7 @@ import polars as pl
 from segue.errors import DataError
 
 MAX_NAMES_TOLD = 40
+NO_ROWS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,31 +66,37 @@ def refuse_where(is_bad: pl.Series, values: pl.Series, where: str, fault: str, r
 
 
 def checked(
-    check: Callable[[pl.Series], pl.Series], values: pl.Series
+    check: Callable[[pl.Series], pl.Series],
+    values: pl.Series,
+    excluded: npt.NDArray[np.int64] = NO_ROWS,
 ) -> tuple[pl.Series, list[Fault]]:
     """The values as `check` makes them, null in the rows that it refuses, and all its faults.
 
     Args:
         check: Raises `BadRowsError` for rows of the series that it is given.
         values: Any column.
+        excluded: Rows that are not to be checked; their values are null.
 
     Raises:
         DataError: `check` refuses the column and not some of its rows.
     """
-    try:
-        return check(values), []
-    except BadRowsError as refused:
-        faults = list(refused.faults)
-    is_good = np.ones(len(values), np.bool_)
-    for fault in faults:
-        is_good[fault.rows] = False
-    places = np.flatnonzero(is_good).astype(np.int64)
+    is_checked = np.ones(len(values), np.bool_)
+    is_checked[excluded] = False
+    places = np.flatnonzero(is_checked).astype(np.int64)
     if not places.size:
-        return pl.repeat(None, len(values), dtype=values.dtype, eager=True), faults
-    good, others = checked(check, values.gather(places))
-    faults += [replace(each, rows=places[each.rows], num_rows=len(values)) for each in others]
-    place_of = pl.Series(np.cumsum(is_good) - 1).set(pl.Series(~is_good), None)
-    return good.gather(place_of), faults
+        return pl.repeat(None, len(values), dtype=values.dtype, eager=True), []
+    try:
+        good = check(values.gather(places) if excluded.size else values)
+    except BadRowsError as refused:
+        faults = [
+            replace(fault, rows=places[fault.rows], num_rows=len(values))
+            for fault in refused.faults
+        ]
+        bad = np.concatenate([excluded, *(fault.rows for fault in faults)])
+        good, others = checked(check, values, bad)
+        return good, [*faults, *others]
+    place_of = pl.Series(np.cumsum(is_checked) - 1).set(pl.Series(~is_checked), None)
+    return (good.gather(place_of) if excluded.size else good), []
 
 
 def shown(value: object) -> str:

@@ -1,5 +1,6 @@
 """What a log is like: what an engineer wants to know of it before a model learns from it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def describe(log: InteractionLog) -> Description:
     histories = Histories.from_log(log)
     size = histories.num_interactions
     times = np.sort(log.frame[TIME.name].to_numpy())
-    low, high = (times[int(each * (size - 1))] for each in BULK)
+    low, high = times[int(BULK[0] * (size - 1))], times[math.ceil(BULK[1] * (size - 1))]
     seconds = unix_seconds(histories.timestamps, log.unit)
     keys = log.frame.select(USER.name, ITEM.name, TIME.name)
     weights = log.frame[WEIGHT.name].drop_nulls() if WEIGHT.name in log.frame.columns else None

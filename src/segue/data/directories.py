@@ -1,12 +1,14 @@
 """Directories of files as one table: all files in the order of their paths, read by column name."""
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from segue.data.table import Rows, Table
-from segue.data.text_files import suffix_of
+from segue.data.checks import Fault
+from segue.data.contents import suffix_of
+from segue.data.table import RaggedError, Rows, Table
 from segue.errors import DataError
 
 # What marks a directory as a table of a system of its own, and what reads that.
@@ -67,14 +69,26 @@ def _joined(label: str, tables: Mapping[Path, Table]) -> Table:
     }
 
     def read(columns: Sequence[str]) -> Rows:
-        rows = {file: table.read(columns) for file, table in tables.items()}
+        rows: dict[Path, Rows] = {}
+        faults: list[Fault] = []
+        for file, table in tables.items():
+            try:
+                rows[file] = table.read(columns)
+            except RaggedError as ragged:
+                num_before = sum(each.frame.height for each in rows.values())
+                faults += [replace(each, rows=each.rows + num_before) for each in ragged.faults]
+                rows[file] = ragged.rows
         frames = {file: each.frame for file, each in rows.items()}
         alike = [pl.col(name).cast(_common_type(name, frames)) for name in columns]
-        return Rows(
+        joined = Rows(
             pl.concat(frame.select(alike) for frame in frames.values()),
             sum(each.num_blank for each in rows.values()),
             next((each.encoding for each in rows.values() if each.encoding), None),
         )
+        if faults:
+            whole = [replace(each, num_rows=joined.frame.height) for each in faults]
+            raise RaggedError(label, whole, joined)
+        return joined
 
     is_untyped = all(table.is_untyped for table in tables.values())
     return Table(label, names, is_untyped, read, lacking=lacking)

@@ -60,7 +60,7 @@ def as_ids(values: pl.Series, where: str, *, is_untyped: bool = False) -> pl.Ser
 
 def are_long_integers(ids: pl.Series) -> bool:
     """Whether ids are text for the reason that some are integers beyond 64 signed bits."""
-    known = ids.drop_nulls()
+    known = ids.drop_nulls() if ids.has_nulls() else ids
     if known.dtype != pl.String or not known.head(1).str.contains(INTEGER_TEXT).any():
         return False
     is_long = known.cast(pl.Int64, strict=False).is_null()

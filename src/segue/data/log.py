@@ -194,11 +194,11 @@ def read_log(
     )
     table = open_table(source, LAYOUTS, text)
     frame, columns, notes = read_rows(table, wanted, drop_bad_rows=drop_bad_rows)
-    for role, value in ((WEIGHT, min_weight), (EVENT, events)):
+    for role, value in ((WEIGHT, min_weight), (EVENT, events and ", ".join(events))):
         if value is not None and role not in columns:
-            option = "min_weight" if role is WEIGHT else "events"
+            asked = f"min_weight={min_weight}" if role is WEIGHT else f"events {value}"
             raise DataError(
-                f"{table.label} has no {role.name} to compare with {option}={value}; "
+                f"{table.label} has no {role.name} to compare with {asked}; "
                 f"name its column with {role.choice}"
             )
     if EVENT in columns:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
+from segue.data.contents import suffix_of
 from segue.data.directories import open_directory
 from segue.data.pandas_tables import open_pandas
 from segue.data.table import Table, lazy_table, readable
@@ -24,7 +25,6 @@ from segue.data.text_files import (
     open_headerless,
     open_json_lines,
     open_text,
-    suffix_of,
 )
 from segue.errors import DataError
 

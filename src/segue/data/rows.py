@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from segue.data.checks import BadRowsError, Fault, checked, refuse_where
+from segue.data.checks import NO_ROWS, BadRowsError, Fault, checked, refuse_where
 from segue.data.ids import are_long_integers, as_ids
 from segue.data.roles import (
     EVENT,
@@ -19,7 +19,7 @@ from segue.data.roles import (
     find_columns,
     unsettled_notes,
 )
-from segue.data.table import Table
+from segue.data.table import RaggedError, Table
 from segue.data.times import as_times
 from segue.errors import DataError
 
@@ -98,14 +98,19 @@ def examine(table: Table, wanted: Wanted) -> Examined:
             problems.append(lack)
         else:
             left_out.append(f"{role.name} is left out: {lack}")
-    rows = table.read(list(columns.values()) or table.names[:1])
+    faults: list[Fault] = []
+    try:
+        rows = table.read(list(columns.values()) or table.names[:1])
+    except RaggedError as error:
+        rows, faults = error.rows, list(error.faults)
+    ragged = np.concatenate([NO_ROWS, *(fault.rows for fault in faults)])
     if rows.frame.is_empty():
         problems.append(DataError(f"{table.label} holds no interactions; give a log that has some"))
     values: dict[Role, pl.Series] = {}
-    faults: list[Fault] = []
     for role, column in columns.items():
         try:
-            good, found = checked(_check_of(role, table), rows.frame[column].alias(role.name))
+            raw = rows.frame[column].alias(role.name)
+            good, found = checked(_check_of(role, table), raw, ragged)
             if found and not wanted.is_needed(role):
                 raise BadRowsError(table.label, found)
         except DataError as error:

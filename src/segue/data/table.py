@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from segue.data.checks import BadRowsError, Fault
 from segue.errors import DataError
 
 ENCODING_OPTIONS = "--encoding or --items-encoding (TextFormat.encoding in Python)"
@@ -68,6 +69,19 @@ class Table:
         )
 
 
+class RaggedError(BadRowsError):
+    """Some lines of a text file have another number of fields than they should.
+
+    Attributes:
+        rows: All rows nevertheless, those at fault cut or filled up.
+    """
+
+    def __init__(self, where: str, faults: Sequence[Fault], rows: Rows) -> None:
+        """Tell all faults."""
+        super().__init__(where, faults)
+        self.rows = rows
+
+
 def lazy_table(lazy: pl.LazyFrame, label: str) -> Table:
     """The table of a lazy frame with types."""
 
@@ -82,7 +96,6 @@ def lazy_table(lazy: pl.LazyFrame, label: str) -> Table:
 
 # What Polars says, told in the words of a log.
 REASONS = {
-    "found more fields": "a row has more fields than the header; quote its text, or mend it",
     "Syntax at": "a line is no JSON; mend it",
 }
 

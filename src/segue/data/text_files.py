@@ -4,7 +4,6 @@ Fields are left as text. Blanks around a field are no part of it, and a field of
 one; lines without any value are skipped and counted.
 """
 
-import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from segue.data.checks import shown, shown_names
+from segue.data.checks import Fault, shown_names
+from segue.data.contents import FALLBACK, as_utf8, content_of, decoded, first_line, name_of
 from segue.data.labels import BLANK
 from segue.data.roles import is_usual_name
-from segue.data.table import ENCODING_OPTIONS, Rows, Table, lazy_table, readable
+from segue.data.table import RaggedError, Rows, Table, lazy_table, readable
 from segue.errors import DataError
 
 ATOMIC_SUFFIXES = (".inter", ".item")
@@ -25,16 +26,13 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", *ATOMIC_SUFFIXES)
 SNIFFED_SEPARATORS = ",\t;|"
 # https://recbole.io/docs/user_guide/data/atomic_files.html
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
-HEADER_LIMIT_BYTES = 1 << 20
 CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
-IS_BLANK = pl.all_horizontal(pl.all().is_null())
-UNREAD = "_"
-# What spreadsheets of western Windows write. It contains all of Latin-1 that occurs in text:
-# MovieLens-1M is Latin-1, and accented text of either is practically never valid UTF-8.
-FALLBACK, FALLBACK_NAME = "cp1252", "Windows-1252"
-UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+UNREAD, MORE, BLANK_LINE = "_", "_more", "_blank"
+# Where the first so many of the fields that are too many are empty, the others are not seen.
+MOST_MORE = 16
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?|\d{9,}(\.\d*)?")
+QUOTE_IT = "quote text that holds a separator, or mend these lines"
 
 
 class NoHeaderError(DataError):
@@ -80,64 +78,167 @@ def open_text(path: Path, suffix: str, text: TextFormat) -> Table:
     Raises:
         DataError: It is no text, or its first line looks like data where it should be a header.
     """
-    header, encoding = _first_line(path, text.encoding)
+    header, encoding = first_line(path, text.encoding)
     is_atomic = suffix in ATOMIC_SUFFIXES
     separator = "\t" if is_atomic or suffix == ".tsv" else _sniffed_separator(header)
-
-    def scan(encoding: str | None) -> pl.LazyFrame:
-        return _scan(path, encoding, separator, has_quotes=not is_atomic, text=text)
-
-    def read(columns: Sequence[str]) -> Rows:
-        with readable(path):
-            try:
-                return _without_blank(scan(encoding), columns, _told(encoding, text))
-            except pl.exceptions.ComputeError as error:
-                if encoding is not None or "utf-8" not in str(error):
-                    raise
-                return _without_blank(scan(FALLBACK), columns, FALLBACK_NAME)
-
+    file = _Delimited(path, text, separator, is_atomic, encoding)
     with readable(path):
-        found = scan(encoding).collect_schema().names()
-    names = tuple(name for name in found if name not in _unread(text))
+        names = tuple(name for name in file.names if name not in _unread(text))
     if text.has_header and text.columns is None:
         _refuse_data(path, names)
-    return Table(str(path), names, True, read, _atomic_lists(header) if is_atomic else {})
+    return Table(str(path), names, True, file.read, _atomic_lists(header) if is_atomic else {})
+
+
+@dataclass(frozen=True)
+class _Delimited:
+    """A text file with one character between its fields.
+
+    Attributes:
+        is_atomic: Whether it is RecBole's: without quotes, but with types after the names.
+        encoding: None: UTF-8 as far as is seen.
+    """
+
+    path: Path
+    text: TextFormat
+    separator: str
+    is_atomic: bool
+    encoding: str | None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What the columns are called, by the header or by the text's format."""
+        return self._named(self._scan(self._source)).collect_schema().names()
+
+    def read(self, columns: Sequence[str]) -> Rows:
+        """The rows of some columns; lines without any value are skipped.
+
+        Raises:
+            RaggedError: Some lines have more fields than the first.
+            DataError: It cannot be read.
+        """
+        with readable(self.path):
+            try:
+                rows = _without_blank(self._named(self._scan(self._source)), columns)
+            except pl.exceptions.ComputeError as error:
+                if self.encoding is None and "utf-8" in str(error):
+                    return replace(self, encoding=FALLBACK).read(columns)
+                if "found more fields" in str(error):
+                    raise self._ragged(columns) from None
+                raise
+        return replace(rows, encoding=self._told)
+
+    @property
+    def _told(self) -> str | None:
+        """The name of an encoding that was found out."""
+        is_found = self.encoding is not None and self.text.encoding is None
+        return name_of(self.encoding or "") if is_found else None
+
+    @property
+    def _source(self) -> Path | BytesIO:
+        return self.path if self.encoding is None else BytesIO(self._content)
+
+    @property
+    def _content(self) -> bytes:
+        content = content_of(self.path)
+        return content if self.encoding is None else decoded(self.path, content, self.encoding)
+
+    def _scan(self, source: Path | BytesIO, *, is_ragged: bool = False) -> pl.LazyFrame:
+        return pl.scan_csv(
+            source,
+            separator=self.separator,
+            quote_char=None if self.is_atomic else '"',
+            has_header=self.text.has_header or is_ragged,
+            infer_schema=False,
+            truncate_ragged_lines=is_ragged,
+            glob=False,
+        )
+
+    def _named(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
+        """The columns by their names, without blanks around their fields."""
+        found = lazy.collect_schema().names()
+        lazy = lazy.rename(dict(zip(found, self._names_of(found), strict=True)))
+        stripped = pl.all().str.strip_chars()
+        is_empty = (stripped.str.len_bytes() == 0) & (pl.all().str.len_bytes() > 0)
+        return lazy.with_columns(pl.when(~is_empty).then(stripped))
+
+    def _names_of(self, found: Sequence[str]) -> Sequence[str]:
+        if self.text.columns is None:
+            if not self.text.has_header:
+                return [f"column_{place + 1}" for place in range(len(found))]
+            return [(name.partition(":")[0] if self.is_atomic else name).strip() for name in found]
+        if len(self.text.columns) != len(found):
+            raise DataError(
+                f"{self.path}: line 1 has {len(found)} fields, but --columns names "
+                f"{len(self.text.columns)}; name every column, and {UNREAD} for one that is not to "
+                f"be read"
+            )
+        return _distinct(self.text.columns)
+
+    def _ragged(self, columns: Sequence[str]) -> RaggedError:
+        """The rows cut to the number of fields of the first line, and which were longer.
+
+        A header with more fields takes in what follows the others. Separators at the end of a line
+        are no fields.
+        """
+        header, _, rest = self._content.partition(b"\n")
+        if not self.text.has_header:
+            header, rest = self.separator.join(self.names).encode(), self._content
+        more = [f"{MORE}{place}" for place in range(MOST_MORE)]
+        longer = self.separator.join(["", *more, ""]).encode()
+        content = header.rstrip(b"\r") + longer[:-1] + b"\n" + rest
+        wide = self._scan(BytesIO(content), is_ragged=True)
+        own = wide.collect_schema().names()[:-MOST_MORE]
+        is_longer = pl.any_horizontal(pl.col(more).is_not_null()).alias(MORE)
+        parts = [self._named(wide.select(own)), wide.select(is_longer.replace(False, None))]
+        rows = _without_blank(pl.concat(parts, how="horizontal"), [*columns, MORE])
+        found = np.flatnonzero(rows.frame[MORE].is_not_null().to_numpy()).astype(np.int64)
+        what = "has more fields than the first"
+        fault = Fault("a line", what, QUOTE_IT, found, rows.frame.height, None)
+        cut = Rows(rows.frame.drop(MORE), rows.num_blank, self._told)
+        return RaggedError(str(self.path), [fault], cut)
 
 
 def open_headerless(path: Path, layout: Layout, text: TextFormat) -> Table:
-    """Read a file such as MovieLens' `ratings.dat` whole.
-
-    Raises:
-        DataError: A line has another number of fields, or is no text.
-    """
+    """Read a file such as MovieLens' `ratings.dat` whole."""
     layout = layout if text.columns is None else replace(layout, columns=_distinct(text.columns))
     with readable(path):
-        content, encoding = _as_utf8(path, text.encoding)
-        lines = pl.read_lines(content)["line"]
-    is_blank = lines.str.strip_chars().str.len_bytes() == 0
-    num_separators = lines.str.count_matches(layout.separator, literal=True)
-    is_ragged = num_separators != len(layout.columns) - 1
-    is_binary = lines.str.contains(CONTROL_CHARACTERS)
-    is_bad = ~is_blank & (is_ragged | is_binary)
-    if is_bad.any():
-        number = is_bad.arg_max() or 0
-        fault = (
-            "is not text"
-            if is_binary[number]
-            else f"has {num_separators[number] + 1} fields instead of {len(layout.columns)} "
-            f"({layout.separator.join(layout.columns)})"
-        )
-        raise DataError(f"{path}: line {number + 1:,} {fault}: {shown(lines[number])}")
-    fields = lines.filter(~is_blank).str.split_exact(layout.separator, len(layout.columns) - 1)
+        content, encoding = as_utf8(path, text.encoding)
+        all_lines = pl.read_lines(content)["line"]
+    is_blank = all_lines.str.strip_chars().str.len_bytes() == 0
+    lines = all_lines.filter(~is_blank)
+    fields = lines.str.split_exact(layout.separator, len(layout.columns) - 1)
     frame = fields.struct.rename_fields(layout.columns).struct.unnest()
     rows = Rows(frame, int(is_blank.sum()), encoding)
+    faults = _layout_faults(lines, layout)
+
+    def read(columns: Sequence[str]) -> Rows:
+        chosen = replace(rows, frame=frame.select(columns))
+        if faults:
+            raise RaggedError(str(path), faults, chosen)
+        return chosen
+
     return Table(
         str(path),
         tuple(name for name in layout.columns if name not in _unread(text)),
         True,
-        lambda names: replace(rows, frame=frame.select(names)),
+        read,
         {name: separator for name, separator in layout.lists.items() if name in layout.columns},
     )
+
+
+def _layout_faults(lines: pl.Series, layout: Layout) -> list[Fault]:
+    """The lines that are no text, and those with another number of fields."""
+    num_fields = len(layout.columns)
+    is_binary = lines.str.contains(CONTROL_CHARACTERS)
+    is_ragged = lines.str.count_matches(layout.separator, literal=True) != num_fields - 1
+    wanted = f"has not the {num_fields} fields {layout.separator.join(layout.columns)}"
+    kinds = {"is not text": is_binary, wanted: is_ragged & ~is_binary}
+    found = {what: np.flatnonzero(is_bad.to_numpy()) for what, is_bad in kinds.items()}
+    return [
+        Fault("a line", what, "mend these lines", rows, len(lines), lines[int(rows[0])])
+        for what, rows in found.items()
+        if rows.size
+    ]
 
 
 def is_headerless(path: Path, layout: Layout) -> bool:
@@ -146,67 +247,24 @@ def is_headerless(path: Path, layout: Layout) -> bool:
     RecBole's `.item` has a header with types where GroupLens' `u.item` has none; and many a `.dat`
     is an ordinary table.
     """
-    line = _first_line(path, None)[0]
+    line = first_line(path, None)[0]
     is_typed = all(field.partition(":")[2] in ATOMIC_TYPES for field in line.split("\t"))
     return not is_typed and (layout.separator in line or not line.strip())
-
-
-def is_compressed(path: Path) -> bool:
-    """Whether the file is gzipped, by its name."""
-    return path.suffix.lower() == ".gz"
-
-
-def suffix_of(path: Path) -> str:
-    """The lower-case suffix, that of the file inside where `path` is compressed."""
-    return (path.with_suffix("") if is_compressed(path) else path).suffix.lower()
 
 
 def open_json_lines(path: Path) -> Table:
     """A file of one JSON object a line."""
     with readable(path):
-        lazy = pl.scan_ndjson(_bytes(path), infer_schema_length=None)
+        lazy = pl.scan_ndjson(content_of(path), infer_schema_length=None)
         return lazy_table(lazy, str(path))
 
 
 def is_json_lines(path: Path) -> bool:
     """Whether the first line of a file is a whole JSON object, as in many files called `.json`."""
     try:
-        return isinstance(json.loads(_first_line(path, None)[0]), dict)
+        return isinstance(json.loads(first_line(path, None)[0]), dict)
     except ValueError:
         return False
-
-
-def _scan(
-    path: Path, encoding: str | None, separator: str, *, has_quotes: bool, text: TextFormat
-) -> pl.LazyFrame:
-    source = path if encoding is None else BytesIO(_decoded(path, _bytes(path), encoding))
-    lazy = pl.scan_csv(
-        source,
-        separator=separator,
-        quote_char='"' if has_quotes else None,
-        has_header=text.has_header,
-        infer_schema=False,
-        glob=False,
-    )
-    found = lazy.collect_schema().names()
-    lazy = lazy.rename(dict(zip(found, _names(path, found, text, has_quotes), strict=True)))
-    stripped = pl.all().str.strip_chars()
-    is_empty = (stripped.str.len_bytes() == 0) & (pl.all().str.len_bytes() > 0)
-    return lazy.with_columns(pl.when(~is_empty).then(stripped))
-
-
-def _names(path: Path, found: Sequence[str], text: TextFormat, has_quotes: bool) -> Sequence[str]:
-    """What the columns are called, by the header or by `text`; RecBole's types are cut off."""
-    if text.columns is None:
-        if not text.has_header:
-            return [f"column_{place + 1}" for place in range(len(found))]
-        return [(name if has_quotes else name.partition(":")[0]).strip() for name in found]
-    if len(text.columns) != len(found):
-        raise DataError(
-            f"{path}: line 1 has {len(found)} fields, but --columns names {len(text.columns)}; "
-            f"name every column, and {UNREAD} for one that is not to be read"
-        )
-    return _distinct(text.columns)
 
 
 def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
@@ -221,13 +279,13 @@ def _unread(text: TextFormat) -> set[str]:
     return set(_distinct(text.columns or ())) - set(text.columns or ())
 
 
-def _without_blank(lazy: pl.LazyFrame, columns: Sequence[str], encoding: str | None) -> Rows:
-    frame = lazy.select(columns).collect()
-    if not frame.select(IS_BLANK).to_series().any():
-        return Rows(frame, 0, encoding)
-    # A line without these fields may still have others: then it is not blank.
-    kept = lazy.filter(~IS_BLANK).select(columns).collect()
-    return Rows(kept, frame.height - kept.height, encoding)
+def _without_blank(lazy: pl.LazyFrame, columns: Sequence[str]) -> Rows:
+    # All columns are read: a line may lack only what is asked for, and Polars looks at a line's
+    # length nowhere else.
+    is_blank = pl.all_horizontal(pl.all().is_null()).alias(BLANK_LINE)
+    frame = lazy.select(*columns, is_blank).collect()
+    kept = frame.filter(~pl.col(BLANK_LINE)).drop(BLANK_LINE)
+    return Rows(kept, frame.height - kept.height)
 
 
 def _refuse_data(path: Path, names: Sequence[str]) -> None:
@@ -258,75 +316,6 @@ def _atomic_lists(header: str) -> dict[str, str]:
     return {name.strip(): BLANK for name, _, kind in typed if kind == "token_seq"}
 
 
-def _first_line(path: Path, encoding: str | None) -> tuple[str, str | None]:
-    """The first line, and the encoding where that is seen not to be UTF-8 already."""
-    with readable(path), gzip.open(path) if is_compressed(path) else path.open("rb") as file:
-        line = file.readline(HEADER_LIMIT_BYTES)
-        if encoding is None and line.startswith(UTF_16_MARKS):
-            encoding = "utf-16"
-        if encoding is not None:
-            # The end of a line of UTF-16 is not that of its bytes.
-            content = line + file.read(HEADER_LIMIT_BYTES)
-            return _decoded_start(path, content, encoding).split("\n")[0].rstrip("\r"), encoding
-    if b"\0" in line:
-        raise DataError(f"{path}: line 1 is not text; is the file of another format?")
-    try:
-        return line.decode("utf-8-sig").rstrip("\r\n"), None
-    except UnicodeDecodeError:
-        return line.decode(FALLBACK, errors="replace").rstrip("\r\n"), FALLBACK
-
-
-def _told(encoding: str | None, text: TextFormat) -> str | None:
-    """The name of an encoding that was found out."""
-    if encoding is None or text.encoding is not None:
-        return None
-    return FALLBACK_NAME if encoding == FALLBACK else encoding.upper()
-
-
 def _sniffed_separator(header: str) -> str:
     """What separates the header's fields: the most frequent candidate, the comma on a tie."""
     return max(SNIFFED_SEPARATORS, key=header.count)
-
-
-def _bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    return gzip.decompress(content) if is_compressed(path) else content
-
-
-def _as_utf8(path: Path, encoding: str | None) -> tuple[bytes, str | None]:
-    """The file's text as UTF-8, and the encoding that was found out where it was another."""
-    content = _bytes(path)
-    if encoding is not None:
-        return _decoded(path, content, encoding), None
-    try:
-        content.decode()
-        return content, None
-    except UnicodeDecodeError:
-        return _decoded(path, content, FALLBACK), FALLBACK_NAME
-
-
-def _decoded(path: Path, content: bytes, encoding: str) -> bytes:
-    """Text in an encoding as UTF-8.
-
-    Raises:
-        DataError: No such encoding, or the text is in another.
-    """
-    try:
-        return content.decode(encoding).removeprefix("\ufeff").encode()
-    except LookupError:
-        raise _unknown(path, encoding) from None
-    except UnicodeError as error:
-        raise DataError(
-            f"{path} is no text in {encoding} ({error}); name its encoding with {ENCODING_OPTIONS}"
-        ) from None
-
-
-def _decoded_start(path: Path, content: bytes, encoding: str) -> str:
-    try:
-        return content.decode(encoding, errors="replace").removeprefix("\ufeff")
-    except LookupError:
-        raise _unknown(path, encoding) from None
-
-
-def _unknown(path: Path, encoding: str) -> DataError:
-    return DataError(f"{path}: there is no encoding {encoding!r}; give one such as cp1252 or utf-8")

@@ -1,0 +1,94 @@
+"""The content of text files: unpacked and decoded.
+
+Text is UTF-8, or UTF-16 by its mark, or else what spreadsheets of western Windows write.
+"""
+
+import gzip
+from pathlib import Path
+
+from segue.data.table import ENCODING_OPTIONS, readable
+from segue.errors import DataError
+
+HEADER_LIMIT_BYTES = 1 << 20
+# It contains all of Latin-1 that occurs in text: MovieLens-1M is Latin-1, and accented text of
+# either is practically never valid UTF-8.
+FALLBACK, FALLBACK_NAME = "cp1252", "Windows-1252"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the file is gzipped, by its name."""
+    return path.suffix.lower() == ".gz"
+
+
+def suffix_of(path: Path) -> str:
+    """The lower-case suffix, that of the file inside where `path` is compressed."""
+    return (path.with_suffix("") if is_compressed(path) else path).suffix.lower()
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file, unpacked."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if is_compressed(path) else content
+
+
+def first_line(path: Path, encoding: str | None) -> tuple[str, str | None]:
+    """The first line, and the encoding where that is seen not to be UTF-8 already."""
+    with readable(path), gzip.open(path) if is_compressed(path) else path.open("rb") as file:
+        line = file.readline(HEADER_LIMIT_BYTES)
+        if encoding is None and line.startswith(UTF_16_MARKS):
+            encoding = "utf-16"
+        if encoding is not None:
+            # The end of a line of UTF-16 is not that of its bytes.
+            content = line + file.read(HEADER_LIMIT_BYTES)
+            return _decoded_start(path, content, encoding).split("\n")[0].rstrip("\r"), encoding
+    if b"\0" in line:
+        raise DataError(f"{path}: line 1 is not text; is the file of another format?")
+    try:
+        return line.decode("utf-8-sig").rstrip("\r\n"), None
+    except UnicodeDecodeError:
+        return line.decode(FALLBACK, errors="replace").rstrip("\r\n"), FALLBACK
+
+
+def as_utf8(path: Path, encoding: str | None) -> tuple[bytes, str | None]:
+    """The file's text as UTF-8, and the encoding that was found out where it was another."""
+    content = content_of(path)
+    if encoding is not None:
+        return decoded(path, content, encoding), None
+    try:
+        content.decode()
+        return content, None
+    except UnicodeDecodeError:
+        return decoded(path, content, FALLBACK), FALLBACK_NAME
+
+
+def decoded(path: Path, content: bytes, encoding: str) -> bytes:
+    """Text in an encoding as UTF-8.
+
+    Raises:
+        DataError: No such encoding, or the text is in another.
+    """
+    try:
+        return content.decode(encoding).removeprefix("\ufeff").encode()
+    except LookupError:
+        raise _unknown(path, encoding) from None
+    except UnicodeError as error:
+        raise DataError(
+            f"{path} is no text in {encoding} ({error}); name its encoding with {ENCODING_OPTIONS}"
+        ) from None
+
+
+def _decoded_start(path: Path, content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding, errors="replace").removeprefix("\ufeff")
+    except LookupError:
+        raise _unknown(path, encoding) from None
+
+
+def _unknown(path: Path, encoding: str) -> DataError:
+    return DataError(f"{path}: there is no encoding {encoding!r}; give one such as cp1252 or utf-8")
+
+
+def name_of(encoding: str) -> str:
+    """An encoding as people call it."""
+    return FALLBACK_NAME if encoding == FALLBACK else encoding.upper()
