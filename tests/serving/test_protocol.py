@@ -236,34 +236,42 @@ def test_requests_sent_without_waiting_are_answered_in_order(connect):
         assert statuses(connection) == [200] * 5 + [404]
 
 
-def test_connections_are_limited_and_come_back(connect, limited):
-    def ask(connection: socket.socket) -> bytes:
-        connection.sendall(HEALTH)
-        return connection.recv(65_536)
-
+def test_a_connection_takes_the_place_of_an_idle_one(connect, limited):
     limited(connections=5)
-    held = [connect() for _ in range(8)]
+    held = [connect() for _ in range(12)]  # that send nothing
     try:
-        answers = []
-        for each in held:
-            try:
-                answers.append(ask(each))
-            except ConnectionError:
-                answers.append(b"HTTP/1.1 503 ")
-        codes = [answer[9:12] for answer in answers]
-        taken = [each for each, code in zip(held, codes, strict=True) if code == b"200"]
-        assert 0 < len(taken) <= 5
-        assert codes.count(b"503") == 8 - len(taken)
-        taken[0].close()
-        while True:
-            with closing(connect()) as connection:
-                try:
-                    if ask(connection)[9:12] == b"200":
-                        break
-                except ConnectionError:
-                    continue
+        with closing(connect()) as newcomer:
+            newcomer.sendall(HEALTH)
+            assert newcomer.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            for each in held:  # and those that came after it
+                each.close()
+            held = [connect() for _ in range(12)]
+            for each in held[-3:]:
+                each.sendall(HEALTH)
+                assert each.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            for each in held[:5]:
+                assert statuses(each) == []
     finally:
         for each in held:
+            each.close()
+
+
+def test_where_all_connections_are_busy_one_more_is_refused(connect, limited):
+    limited(connections=3)
+    busy = [connect() for _ in range(3)]
+    try:
+        for each in busy:
+            each.sendall(POST + b"Content-Length: 15\r\nExpect: 100-continue\r\n\r\n")
+            assert each.recv(65_536).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+        with closing(connect()) as newcomer:
+            answer = b"".join(received(newcomer))
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer
+        for each in busy:
+            each.sendall(BODY)
+            assert each.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for each in busy:
             each.close()
 
 

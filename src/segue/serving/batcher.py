@@ -99,7 +99,7 @@ class Batcher(Generic[Q, A]):
                 where there is no other such job, and does not count.
             max_batch: What questions answered at once may cost in all.
             name: The thread's.
-            on_batch: Told the number of questions of each batch.
+            on_batch: Called with the number of questions of each batch.
         """
         self._begin = begin
         self._max_waiting = max_waiting
@@ -209,7 +209,8 @@ class Batcher(Generic[Q, A]):
             self._waiting = 0
             self._in_hand = []
             self._changed.notify_all()
-        self._deliver([(job, ClosedError()) for job in refused])
+        if refused:
+            self._deliver([(job, ClosedError()) for job in refused])
 
     def _take(self) -> bool:
         """Take the next jobs in hand, once there are some; False where none will come.

@@ -42,7 +42,7 @@ class ConnectionLimits:
         headers: How many.
         head_timeout_s: From the connection, or a head's first byte, to the head's end.
         pipelined: Requests that were sent before those ahead of them were answered.
-        connections: At once, of all clients.
+        connections: At once, of all clients; more take the place of idle ones.
     """
 
     head_bytes: int = 2**14
@@ -66,11 +66,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fault: ProblemError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, unless there are too many."""
+        """Take a connection in place of an idle one, or of none, where there are too many."""
         super().connection_made(transport)
         if self.client is not None:  # IPv4 on a socket that takes both
             self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.limits.connections and not self._end_an_idle_one():
             self._refuse(
                 ProblemError(503, "too many connections; try again", headers={"Retry-After": "1"})
             )
@@ -129,6 +129,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or too much of one."""
         self._refuse(self._fault or ProblemError(400, "what was sent is no HTTP request"))
+
+    def _end_an_idle_one(self) -> bool:
+        """End a connection on which nothing was asked yet, or else one on which nothing is."""
+        idle = [
+            each
+            for each in self.connections
+            if isinstance(each, BoundedProtocol) and each is not self and each._is_idle
+        ]
+        for each in sorted(idle, key=lambda one: one.cycle is not None)[:1]:
+            each.transport.close()
+        return bool(idle)
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._is_answering and not self.transport.is_closing()
 
     @property
     def _is_answering(self) -> bool:
