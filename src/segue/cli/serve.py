@@ -112,8 +112,8 @@ def serve(
 ) -> None:
     """Serve a run over HTTP, with a page to look at.
 
-    Keys come from the environment: SEGUE_API_KEYS (separated by commas), SEGUE_ADMIN_KEY for
-    reload and erasure, SEGUE_ERASURE_KEY for the hashes of erased users.
+    Keys, of at least 16 letters, come from the environment: SEGUE_API_KEYS (separated by commas),
+    SEGUE_ADMIN_KEY for reload and erasure, SEGUE_ERASURE_KEY for the hashes of erased users.
     """
     signal.signal(signal.SIGTERM, _end)
     settings = _settings(
