@@ -37,6 +37,22 @@ for number in range(1_000_000):
 """
 
 
+DYING = """
+import sys
+from pathlib import Path
+
+from segue.serving.batcher import Batcher
+from segue.serving.server import serve
+from segue.serving.settings import Settings
+
+def die(batcher, jobs):
+    raise SystemExit("no question is at fault")
+
+Batcher._settle = die
+serve(Settings(Path(sys.argv[1]), port=0), lambda address: print(address, flush=True))
+"""
+
+
 @contextmanager
 def process(run: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """A service of its own, and its address."""
@@ -121,6 +137,22 @@ def test_told_to_end_while_it_loads_it_ends_with_0_and_never_serves(own_run):
         loading.send_signal(signal.SIGTERM)
         assert loading.stderr.read() == ""
         assert loading.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_a_process_whose_computing_thread_dies_ends_with_1(own_run):
+    command = [sys.executable, "-c", DYING, str(own_run)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stdout is not None
+        address = serving.stdout.readline().strip()
+        answer = httpx.post(f"{address}v1/recommendations", json={"history": [1]}, timeout=30)
+        assert answer.status_code == 503
+        _, errors = serving.communicate(timeout=60)
+    assert serving.returncode == 1
+    assert "the thread segue-compute died" in errors
+    assert errors.rstrip().splitlines()[-1].endswith("start it again")
 
 
 def test_an_address_that_is_taken_is_refused_before_anything_is_loaded(tmp_path):
