@@ -50,6 +50,10 @@ COSTLY = [
         ServedQuestion(Wanted(), [1] * 200, times=["2020-01-01"] * 200),
     ),
     (
+        ServedQuestion(Wanted(), [1] * 9_000, times=[1] * 9_000),
+        ServedQuestion(Wanted(), [1] * 9_000, times=["2020-01-01"] * 9_000),
+    ),
+    (
         ServedQuestion(Wanted(), user_id="a", events=UserEvents(["1"] * 900, [1] * 900)),
         ServedQuestion(Wanted(), user_id="a", events=UserEvents(["1"] * 9_000, [1] * 9_000)),
     ),

@@ -16,6 +16,7 @@ from segue.serving.model import (
 # How much of each costs as much as a plain question.
 LISTED_IDS = 4_096
 STORED_EVENTS = 256
+TIMES = 512
 TIMES_AS_TEXT = 4
 SCANNED_ITEMS = 100_000
 COMPARED_ITEMS = 200_000
@@ -61,6 +62,7 @@ def _cost_of_history(question: ServedQuestion) -> float:
     num_events = len(question.events.items) if question.events else 0
     return (
         len(question.history or ()) / LISTED_IDS
+        + len(question.times or ()) / TIMES
         + num_texts / TIMES_AS_TEXT
         + num_events / STORED_EVENTS
     )
