@@ -20,6 +20,8 @@ GUARDED = ("/v1/", "/metrics")
 OPEN = ("/healthz", "/readyz")
 # A new model is compiled for as long as that takes.
 UNHURRIED = ("/v1/admin/reload",)
+# Where the protocol notes it, in the state of a request.
+BEGAN_AT = "began_at"
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -61,7 +63,7 @@ class Gate:
             self._record(exchange, time.perf_counter() - started)
 
     async def _answer(self, exchange: "_Exchange") -> None:
-        ends_at = asyncio.get_running_loop().time() + self._deadline_s
+        ends_at = exchange.began_at + self._deadline_s
         try:
             _check_framing(exchange)
             shortcut = self._shortcut(exchange)
@@ -146,6 +148,7 @@ class _Exchange:
         method, path: What is asked for, without the path below which a proxy offers the service.
         headers: By their names in lower case.
         request_id: A name for it, no secret.
+        began_at: When its first byte came, by the event loop's clock.
         extra: More headers of the answer.
         is_private: Whether a key is needed, where there are keys.
         has_begun: Whether a part of the answer is sent.
@@ -163,7 +166,9 @@ class _Exchange:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         self.request_id = f"{random.getrandbits(64):016x}"
-        scope.setdefault("state", {})["request_id"] = self.request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = self.request_id
+        self.began_at: float = state.get(BEGAN_AT) or asyncio.get_running_loop().time()
         self.is_private = self.path.startswith(GUARDED)
         self.extra: RawHeaders = []
         self.has_begun = False

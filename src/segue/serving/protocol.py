@@ -6,13 +6,15 @@ end filled the memory, and connections that send nothing took all descriptors.
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import count
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from segue.serving.gate import HEADERS
+from segue.serving.gate import BEGAN_AT, HEADERS
 from segue.serving.problems import ProblemError
 
 MAX_CONNECTIONS = 1_024
@@ -56,9 +58,11 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol within limits."""
 
     limits: ClassVar[ConnectionLimits] = ConnectionLimits(connections=most_connections())
+    _numbers: ClassVar[Iterator[int]] = count()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._number = next(self._numbers)
         self._awaits_head = True
         self._head_bytes = 0  # received; not one by one, but not less than there are
         self._head_size = 0  # of the parts that are complete
@@ -95,8 +99,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._limit_time()
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request, and note when."""
         super().on_message_begin()
+        self.scope["state"][BEGAN_AT] = self.loop.time()
         self._head_bytes = max(1, self._head_bytes)
         self._head_size = 0
 
@@ -131,15 +136,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(self._fault or ProblemError(400, "what was sent is no HTTP request"))
 
     def _end_an_idle_one(self) -> bool:
-        """End a connection on which nothing was asked yet, or else one on which nothing is."""
+        """End the oldest connection on which nothing was asked yet, or else on which nothing is."""
         idle = [
             each
             for each in self.connections
             if isinstance(each, BoundedProtocol) and each is not self and each._is_idle
         ]
-        for each in sorted(idle, key=lambda one: one.cycle is not None)[:1]:
-            each.transport.close()
-        return bool(idle)
+        if not idle:
+            return False
+        min(idle, key=lambda each: (each.cycle is not None, each._number)).transport.close()
+        return True
 
     @property
     def _is_idle(self) -> bool:
