@@ -5,6 +5,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from segue.data.times import (
     UNKNOWN_TIME,
@@ -143,6 +145,48 @@ def test_what_is_no_moment_is_refused(moment: object) -> None:
         as_moment(moment, TimeUnit.ORDER)
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "0000-01-01",
+        "-0001-01-01",
+        "+12345-01-01",
+        "9999-12-31T23:59:59-23:59",
+        "0001-01-01T00:00:00+14:00",
+        dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(dt.timedelta(hours=-14))),
+        dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14))),
+        np.datetime64("900000-01-01"),
+        np.datetime64("NaT"),
+    ],
+)
+def test_a_moment_that_no_datetime_can_be_is_refused(moment: object) -> None:
+    for unit in (TimeUnit.S, TimeUnit.NS, TimeUnit.DATETIME, TimeUnit.ORDER):
+        with pytest.raises(DataError, match="is outside the years 1 to 9999 of UTC"):
+            as_moment(moment, unit)
+
+
+@pytest.mark.parametrize("written", ["0001-01-01", "9999-12-31T23:59:59.999999"])
+def test_the_first_and_the_last_moment_are_taken(written: str) -> None:
+    assert as_moment(written, TimeUnit.DATETIME) == np.datetime64(written)
+
+
+DIGITS_AND_SIGNS = st.text("0123456789٣+-:T .Zz_e\ud800\x00", max_size=40)
+ODD_DATES = st.from_regex(
+    r"[+-]?[0-9]{4,6}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
+    r"(Z|[+-][0-9]{2}:?[0-9]{2})?)?",
+    fullmatch=True,
+)
+
+
+@given(st.text(max_size=40) | DIGITS_AND_SIGNS | ODD_DATES, st.sampled_from(TimeUnit))
+def test_text_is_a_moment_or_refused_whatever_it_is(text: str, unit: TimeUnit) -> None:
+    try:
+        moment = as_moment(text, unit)
+    except DataError:
+        return
+    assert isinstance(moment, np.datetime64 if unit is TimeUnit.DATETIME else int | float)
+
+
 def test_a_date_for_a_log_of_positions_is_refused() -> None:
     with pytest.raises(DataError, match="are an order, not Unix times: give a number in their"):
         as_moment(NOON, unit_of(np.array([0, 340])))
@@ -185,5 +229,6 @@ def test_strays_do_not_decide_the_unit() -> None:
 
 
 def test_seconds_beyond_32_bits_are_the_nearest_and_never_mean_unknown() -> None:
-    seconds = to_seconds(np.array([-(10**15), 10**15]), TimeUnit.S)
-    assert seconds.tolist() == [UNKNOWN_TIME + 1, 2**31 - 1]
+    for far in (10**15, 2**63 - 1):
+        seconds = to_seconds(np.array([-far - 1, far]), TimeUnit.S)
+        assert seconds.tolist() == [UNKNOWN_TIME + 1, 2**31 - 1]

@@ -90,6 +90,17 @@ def test_a_repeated_event_is_harmless_and_a_bad_one_is_named(client):
     assert history(client, "repeater") == [(1, 1)]
 
 
+@pytest.mark.parametrize("moment", ["0000-01-01", "+12345-01-01", "9999-12-31T23:59:59-23:59"])
+def test_an_impossible_time_rejects_its_own_event_alone(client, moment):
+    answer = send(client, met(moment, 1, 1), met(moment, 2, moment), met(moment, 3, 2))
+    assert (answer["accepted"], [each["index"] for each in answer["rejected"]]) == (2, [1])
+    assert "years 1 to 9999" in answer["rejected"][0]["reason"]
+    assert history(client, moment) == [(1, 1), (3, 2)]
+    asked = {"history": [{"item_id": 1, "timestamp": moment}]}
+    refused = client.post(RECOMMEND, json=asked)
+    assert (refused.status_code, "years 1 to 9999" in refused.json()["detail"]) == (422, True)
+
+
 def test_events_are_counted(client):
     def count() -> float:
         (line,) = [

@@ -30,6 +30,8 @@ ISO_FORMATS = (
 )
 UTC_WORD = r"(?i)\s*(?:UTC|GMT)$"
 MAX_TIME = 2**63
+# What the datetimes of Python reach, and of whatever reads ISO 8601 with four digits a year.
+FIRST_YEAR, LAST_YEAR = (np.datetime64(f"{year:04}", "Y") for year in (1, 9999))
 DAY_S = 86_400
 # 2000-01-01 in Unix seconds: where the seconds of models begin.
 ORIGIN_S = 946_684_800
@@ -106,11 +108,10 @@ def to_seconds(times: npt.NDArray[Any], unit: TimeUnit) -> npt.NDArray[np.int32]
     per_second = unit.per_second
     if times.dtype.kind == "M":
         times = times.astype("datetime64[us]").astype(np.int64)
-    whole = times // per_second  # floats too are rounded down
     bounds = np.iinfo(np.int32)
-    seconds: npt.NDArray[np.int32] = np.clip(whole - ORIGIN_S, bounds.min + 1, bounds.max).astype(
-        np.int32
-    )
+    # Floats too are rounded down; and the bounds come first, as 64 bits would overflow.
+    whole = np.clip(times // per_second, bounds.min + 1 + ORIGIN_S, bounds.max + ORIGIN_S)
+    seconds: npt.NDArray[np.int32] = (whole - ORIGIN_S).astype(np.int32)
     return seconds
 
 
@@ -163,7 +164,8 @@ def as_moment(moment: object, unit: TimeUnit) -> Any:
         unit: Of the log's times. A date is turned into Unix time for a log of numbers.
 
     Raises:
-        DataError: Not a finite number or a date, or one that cannot be compared with the log's.
+        DataError: Not a finite number or a date, one that cannot be compared with the log's, or a
+            date before the year 1 or after 9999 in UTC.
     """
     parsed = _parsed(moment) if isinstance(moment, str) else moment
     if isinstance(parsed, dt.date | np.datetime64):
@@ -212,14 +214,17 @@ def _utc(times: pl.Series) -> pl.Series:
     return times.cast(pl.Datetime("us"))
 
 
-def _parsed(text: str) -> int | float | dt.datetime | None:
+def _parsed(text: str) -> int | float | np.datetime64[dt.datetime] | None:
     for parse in (int, float):
         try:
             return parse(text)
         except ValueError:
             continue
-    moment: dt.datetime | None = _from_iso(pl.Series([text]))[0]
-    return moment
+    try:
+        microseconds: int | None = _from_iso(pl.Series([text])).to_physical()[0]
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return None
+    return None if microseconds is None else np.datetime64(microseconds, "us")
 
 
 def _is_number(value: object) -> bool:
@@ -229,10 +234,22 @@ def _is_number(value: object) -> bool:
 
 
 def _utc_moment(moment: dt.date | np.datetime64[Any]) -> np.datetime64[dt.datetime]:
+    """Raises: DataError: Before the year 1 or after 9999 in UTC."""
     if isinstance(moment, dt.datetime) and moment.tzinfo is not None:
-        moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+        try:
+            moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+        except OverflowError:
+            raise _outside_years(moment) from None
+    if not FIRST_YEAR <= np.array([moment], "datetime64[Y]")[0] <= LAST_YEAR:  # NaT is neither
+        raise _outside_years(moment)
     at: np.datetime64[dt.datetime] = np.array([moment], "datetime64[us]")[0]
     return at
+
+
+def _outside_years(moment: object) -> DataError:
+    return DataError(
+        f"the moment {moment} is outside the years 1 to 9999 of UTC: give one within them"
+    )
 
 
 def _unix_time(moment: np.datetime64[dt.datetime], unit: TimeUnit) -> float:
