@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -106,6 +107,33 @@ def test_years_are_read_from_titles(client):
     answer = recommended(client, history=[1], filter=where, k=2, **{"return": ["metadata"]})
     assert set(ids(answer)) == {29, 30}
     assert {item["metadata"]["year"] for item in answer["items"]} == {1999, 2000}
+
+
+def test_dates_that_python_lacks_are_text(recommender, tmp_path, start):
+    days = pl.Series([4_000_000, None] + [18_263] * 28, dtype=pl.Int32).cast(pl.Date)
+    catalogue = pl.DataFrame(
+        {
+            "usual": pl.Series([18_263] * 30, dtype=pl.Int32).cast(pl.Date),
+            "day": days,
+            "moment": days.cast(pl.Datetime("us", "UTC")),
+            "days": pl.DataFrame({"day": days}).select(pl.concat_list("day"))["day"],
+            "span": pl.Series([2**62] * 30).cast(pl.Duration("ms")),
+        }
+    )
+    Recommender(replace(recommender.run, catalogue=catalogue)).save(tmp_path / "far")
+    with start(run=tmp_path / "far") as client:
+        assert client.get("/v1/items/1").json()["metadata"] == {
+            "usual": "2020-01-02",
+            "day": "+12921-08-18",
+            "moment": "+12921-08-18 00:00:00.000000+00:00",
+            "days": ["+12921-08-18"],
+            "span": str(2**62),
+        }
+        assert client.get("/v1/items/3").json()["metadata"]["day"] == "2020-01-02"
+        answer = recommended(client, history=[2], k=30, **{"return": ["metadata"]})
+        assert len(ids(answer)) == 29
+        where = {"all": [{"field": "day", "op": "gt", "value": "9999-12-31"}]}
+        assert ids(recommended(client, history=[2], filter=where)) == [1]
 
 
 def test_seen_items_come_back_only_when_asked(client):
@@ -308,8 +336,6 @@ def test_the_openapi_document_has_examples_and_problems(client):
 
 
 def test_filters_on_a_run_without_a_catalogue_are_refused(recommender, tmp_path, start):
-    from dataclasses import replace
-
     Recommender(replace(recommender.run, catalogue=None)).save(tmp_path / "bare")
     with start(run=tmp_path / "bare") as client:
         where = {"all": [{"field": "title", "op": "eq", "value": "x"}]}

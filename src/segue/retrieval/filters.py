@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from polars.datatypes import DataTypeClass
 
 from segue.data.checks import shown, shown_names
 from segue.data.labels import labels_of
@@ -17,6 +16,7 @@ from segue.errors import RequestError
 Operator = Literal["eq", "in", "contains", "lt", "lte", "gt", "gte"]
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]
+COMPARABLE = (pl.Boolean, pl.Date, pl.Datetime)
 
 
 @dataclass(frozen=True)
@@ -90,57 +90,68 @@ class ItemFilters:
         if condition.op not in get_args(Operator):
             raise RequestError(f"{shown(condition.op)} is no operator of a filter")
         column = pl.col(condition.field)
-        if condition.op == "contains":
-            return self._contains(column, dtype, condition).fill_null(False)
-        if condition.op == "in":
-            if isinstance(condition.value, Scalar):
-                raise _unfit(condition, "a list of values")
-            values = [_value(one, dtype, condition) for one in condition.value]
-            return _is_one_of(column, dtype, values).fill_null(False)
-        if isinstance(dtype, pl.Boolean) and condition.op != "eq":
-            raise _unfit(condition, "eq or in, as its values are true and false")
+        match condition.op:
+            case "contains":
+                return _contains(column, dtype, condition).fill_null(False)
+            case "in":
+                return _is_in(column, dtype, condition).fill_null(False)
+        return _compares(column, dtype, condition).fill_null(False)
+
+
+def _compares(column: pl.Expr, dtype: pl.DataType, condition: Condition) -> pl.Expr:
+    if isinstance(dtype, pl.Boolean) and condition.op != "eq":
+        raise _unfit(condition, "eq or in, as its values are true and false")
+    if not isinstance(condition.value, Scalar):
+        raise _unfit(condition, "one value")
+    value = _value(condition.value, dtype, condition)
+    if condition.op == "eq":
+        return _is_one_of(column, dtype, [value])
+    if isinstance(dtype, pl.Enum) and value not in dtype.categories:
+        raise _unfit(condition, f"one of {shown_names(dtype.categories.to_list())}")
+    literal = pl.lit(value, dtype=_number_type(value) if dtype.is_numeric() else None)
+    column = _in_utc(column, dtype)
+    comparisons = {"lt": column.lt, "lte": column.le, "gt": column.gt, "gte": column.ge}
+    holds = comparisons[condition.op](literal)
+    return holds & column.is_not_nan() if dtype.is_float() else holds
+
+
+def _is_in(column: pl.Expr, dtype: pl.DataType, condition: Condition) -> pl.Expr:
+    given = condition.value
+    if isinstance(given, Scalar) or not all(isinstance(one, Scalar) for one in given):
+        raise _unfit(condition, "a list of values")
+    _check_comparable(dtype, condition)
+    values = [_value(one, dtype, condition) for one in given]
+    return _is_one_of(column, dtype, values)
+
+
+def _contains(column: pl.Expr, dtype: pl.DataType, condition: Condition) -> pl.Expr:
+    if isinstance(dtype, pl.List):
         if not isinstance(condition.value, Scalar):
             raise _unfit(condition, "one value")
-        value = pl.lit(
-            _value(condition.value, dtype, condition),
-            dtype=_number_type(condition.value) if dtype.is_numeric() else None,
-        )
-        comparisons = {
-            "eq": column.eq,
-            "lt": column.lt,
-            "lte": column.le,
-            "gt": column.gt,
-            "gte": column.ge,
-        }
-        is_number = column.is_not_nan() if dtype.is_float() else pl.lit(True)
-        return (comparisons[condition.op](value) & is_number).fill_null(False)
-
-    def _contains(self, column: pl.Expr, dtype: pl.DataType, condition: Condition) -> pl.Expr:
-        if isinstance(dtype, pl.List):
-            if not isinstance(condition.value, Scalar):
-                raise _unfit(condition, "one value")
-            wanted = _value(condition.value, dtype.inner, condition)
-            if isinstance(wanted, str):
-                folded = column.list.eval(pl.element().cast(pl.String).str.to_lowercase())
-                return folded.list.contains(wanted.lower())
-            return column.list.contains(wanted)
-        if not isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
-            raise _unfit(condition, "text or a list; compare it with eq, in, lt, lte, gt or gte")
-        if not isinstance(condition.value, str):
-            raise _unfit(condition, "text")
-        text = column.cast(pl.String).str.to_lowercase()
-        return text.str.contains(condition.value.lower(), literal=True)
+        inner: Any = dtype.inner
+        wanted = _value(condition.value, inner, condition)
+        entry = pl.element()
+        if isinstance(wanted, str) and _is_text(inner):
+            is_wanted = entry.cast(pl.String).str.to_lowercase() == wanted.lower()
+        else:
+            is_wanted = _is_one_of(entry, inner, [wanted])
+        return column.list.eval(is_wanted).list.any()
+    if not _is_text(dtype):
+        raise _unfit(condition, "text or a list; compare it with eq, in, lt, lte, gt or gte")
+    if not isinstance(condition.value, str):
+        raise _unfit(condition, "text")
+    text = column.cast(pl.String).str.to_lowercase()
+    return text.str.contains(condition.value.lower(), literal=True)
 
 
-def _value(
-    value: Scalar, dtype: pl.DataType | DataTypeClass, condition: Condition
-) -> Scalar | dt.date | dt.time:
-    """The value as the column holds it.
+def _value(value: Scalar, dtype: pl.DataType, condition: Condition) -> Scalar | dt.date:
+    """The value as the column is compared with it.
 
     Raises:
         RequestError: The column holds nothing of that kind.
     """
-    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+    _check_comparable(dtype, condition)
+    if _is_text(dtype):
         if isinstance(value, str):
             return value
         raise _unfit(condition, "text")
@@ -150,42 +161,58 @@ def _value(
         raise _unfit(condition, "true or false")
     if isinstance(dtype, pl.Date | pl.Datetime):
         return _moment(value, dtype, condition)
-    if isinstance(dtype, pl.List):
-        raise _unfit(condition, "contains, as it holds lists")
-    if not dtype.is_numeric():
-        raise _unfit(condition, f"no filter: it holds {dtype}")
     # Beyond 64 bits, no column has a value to compare with.
     if isinstance(value, bool | str) or not abs(value) < 2**63:
         raise _unfit(condition, "a number of at most 64 bits")
     return value
 
 
+def _check_comparable(dtype: pl.DataType, condition: Condition) -> None:
+    """Raises: RequestError: No value of the column can be compared."""
+    if isinstance(dtype, pl.List):
+        raise _unfit(condition, "contains, as it holds lists")
+    if not (_is_text(dtype) or dtype.is_numeric() or isinstance(dtype, COMPARABLE)):
+        raise _unfit(condition, f"no filter: it holds {dtype}")
+
+
 def _moment(value: Scalar, dtype: pl.Date | pl.Datetime, condition: Condition) -> dt.date:
-    """An ISO 8601 date or datetime, UTC where it says no zone."""
+    """An ISO 8601 date, or a datetime in UTC without a zone, UTC where it says none."""
     try:
         if not isinstance(value, str):
             raise ValueError
         if isinstance(dtype, pl.Date):
             return dt.date.fromisoformat(value)
         moment = dt.datetime.fromisoformat(value)
-    except ValueError:
-        raise _unfit(condition, "a date (ISO 8601)") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return moment if dtype.time_zone else moment.astimezone(dt.UTC).replace(tzinfo=None)
+        return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
+        raise _unfit(condition, "a date (ISO 8601) of the years 1 to 9999 in UTC") from None
 
 
 def _number_type(value: object) -> pl.DataType:
     return pl.Float64() if isinstance(value, float) else pl.Int64()
 
 
+def _in_utc(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Datetimes as values are: microseconds in UTC, without a zone; all else as it is."""
+    if not isinstance(dtype, pl.Datetime):
+        return column
+    if dtype.time_zone is not None:
+        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    # Nanoseconds, which values lack, would overflow after 2262.
+    return column.cast(pl.Datetime("us"), strict=False)
+
+
 def _is_one_of(column: pl.Expr, dtype: pl.DataType, values: Sequence[Any]) -> pl.Expr:
+    """Where the column has one of these, of which `_value` made each."""
     if dtype.is_integer():
         # Polars compares numbers of one type only, and no whole number is a fraction.
         whole = [int(value) for value in values if value == int(value)]
         return column.cast(pl.Int64, strict=False).is_in(whole)
     if dtype.is_numeric():
         return column.cast(pl.Float64).is_in([float(value) for value in values])
-    return (column.cast(pl.String) if _is_text(dtype) else column).is_in(list(values))
+    return (column.cast(pl.String) if _is_text(dtype) else _in_utc(column, dtype)).is_in(
+        list(values)
+    )
 
 
 def _is_text(dtype: pl.DataType) -> bool:

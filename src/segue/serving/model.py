@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
 from segue.arrays import offsets_of
 from segue.artifact import Run
@@ -134,6 +135,7 @@ class ServedModel:
         self.clock = Clock.of(self.histories)
         self.catalogue = _with_years(run.catalogue, self.vocabulary.num_items)
         self.filters = ItemFilters(self.catalogue)
+        self._metadata = self.catalogue.select(map(_readable, self.catalogue.iter_columns()))
         ids = self.vocabulary.ids.to_list()
         self._outside = [shown_id(each) for each in ids]
         # For the few ids of a request a dict is a hundred times as fast as a table.
@@ -231,9 +233,9 @@ class ServedModel:
 
     def metadata(self, dense_ids: Sequence[int]) -> list[dict[str, Any]]:
         """What the catalogue says of items, ready for JSON; nulls are left out."""
-        if not self.catalogue.width:
+        if not self._metadata.width:
             return [{} for _ in dense_ids]
-        rows = self.catalogue[[each - 1 for each in dense_ids]].to_dicts()
+        rows = self._metadata[[each - 1 for each in dense_ids]].to_dicts()
         return [
             {name: as_json(value) for name, value in row.items() if value is not None}
             for row in rows
@@ -453,6 +455,44 @@ def _with_years(catalogue: pl.DataFrame | None, num_items: int) -> pl.DataFrame:
         return catalogue
     years = catalogue[TITLE.name].str.extract(YEAR_IN_TITLE).cast(pl.Int32)
     return catalogue if years.is_null().all() else catalogue.with_columns(years.alias(YEAR))
+
+
+def _readable(column: pl.Series) -> pl.Series:
+    """A column as Python can read it.
+
+    Where it has years that Python's datetimes lack, it is text; where Polars cannot write these
+    either, the numbers that it is made of.
+    """
+    as_text = _without_dates(column.dtype)
+    if as_text == column.dtype or _can_be_read(column):
+        return column
+    try:
+        return column.cast(as_text)
+    except (PanicException, PolarsError):
+        return column.to_physical()
+
+
+def _can_be_read(column: pl.Series) -> bool:
+    try:
+        column.to_list()
+    except (ValueError, OverflowError, PanicException):
+        return False
+    return True
+
+
+def _without_dates(dtype: Any) -> pl.DataType:
+    """The type with text in the place of dates, at whatever depth."""
+    match dtype:
+        case pl.Date() | pl.Datetime() | pl.Duration():
+            return pl.String()
+        case pl.List():
+            return pl.List(_without_dates(dtype.inner))
+        case pl.Array():
+            return pl.Array(_without_dates(dtype.inner), dtype.size)
+        case pl.Struct():
+            return pl.Struct({each.name: _without_dates(each.dtype) for each in dtype.fields})
+    whole: pl.DataType = dtype
+    return whole
 
 
 def _version_of(run: Run) -> str:
