@@ -109,6 +109,15 @@ def test_years_are_read_from_titles(client):
     assert {item["metadata"]["year"] for item in answer["items"]} == {1999, 2000}
 
 
+def test_a_year_in_digits_of_another_script_is_none(recommender, tmp_path, start):
+    titles = ["फ़िल्म (१९९५)", "Film (১৯৯৫)", "Film (1995)"] + ["Film"] * 27
+    catalogue = pl.DataFrame({"title": titles})
+    Recommender(replace(recommender.run, catalogue=catalogue)).save(tmp_path / "digits")
+    with start(run=tmp_path / "digits") as client:
+        items = [client.get(f"/v1/items/{each}").json()["metadata"] for each in (1, 2, 3)]
+    assert [each.get("year") for each in items] == [None, None, 1995]
+
+
 def test_dates_that_python_lacks_are_text(recommender, tmp_path, start):
     days = pl.Series([4_000_000, None] + [18_263] * 28, dtype=pl.Int32).cast(pl.Date)
     catalogue = pl.DataFrame(

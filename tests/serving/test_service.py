@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from polars.exceptions import PanicException
 
 from segue.recommender import Recommender
 from segue.serving import service as services
@@ -293,3 +294,25 @@ def test_a_second_reload_at_once_is_refused(start, link):
         assert client.post("/v1/admin/reload").status_code == 409
         client.service._reload.release()
         assert client.post("/v1/admin/reload", timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), PanicException("deep")])
+def test_a_reload_that_fails_in_any_way_is_refused_and_the_old_model_stays(
+    start, link, monkeypatch, caplog, error
+):
+    with start(run=link) as client:
+        version = client.get("/v1/model").json()["model_version"]
+
+        def fail(*_: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ServedModel, "warm_up", fail)
+            answer = client.post("/v1/admin/reload")
+        assert answer.status_code == 422
+        detail = answer.json()["detail"]
+        assert "refused" in detail
+        assert type(error).__name__ in detail
+        assert "cannot be loaded" in caplog.text
+        assert client.get("/v1/model").json()["model_version"] == version
+        assert client.post("/v1/admin/reload").status_code == 200

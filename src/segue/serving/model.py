@@ -33,7 +33,8 @@ from segue.serving.times import Clock, Given, Stored, moment_of
 
 VERSION_LENGTH = 12
 YEAR = "year"
-YEAR_IN_TITLE = r"\((\d{4})\)\s*$"
+# Not \d, which is a digit of any script.
+YEAR_IN_TITLE = r"\(([0-9]{4})\)\s*$"
 
 DenseIds = npt.NDArray[np.int32]
 

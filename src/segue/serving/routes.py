@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from segue.errors import DataError, RunError
+from segue.errors import DataError
 from segue.recommender import MAX_K, Id
 from segue.serving import schemas
 from segue.serving.bodies import MAX_FAULTS, JsonRoute, apart
@@ -24,7 +24,7 @@ from segue.serving.model import (
     shown_id,
 )
 from segue.serving.problems import ProblemError, documented
-from segue.serving.service import Search, Service
+from segue.serving.service import LoadError, Search, Service
 from segue.serving.stores import Append, StoredEvent, StoreError, UserEvents
 from segue.serving.times import Given
 
@@ -205,7 +205,7 @@ async def reload(request: Request) -> Response:
     _check_admin(request)
     try:
         before, now = await service_of(request).reload()
-    except (RunError, StoreError) as error:
+    except (LoadError, StoreError) as error:
         raise ProblemError(422, f"the run is refused, the model stays: {error}") from None
     return _json({"previous_version": before, "model_version": now})
 

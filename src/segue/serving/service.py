@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from polars.exceptions import PanicException
 
 from segue.errors import SegueError
 from segue.recommender import Recommender
@@ -32,6 +35,8 @@ from segue.serving.stores import (
     Write,
     open_store,
 )
+
+log = logging.getLogger("segue.serving")
 
 MAX_WAITING_WRITES = 1_024
 WRITES_AT_ONCE = 64
@@ -67,6 +72,10 @@ Outcome = ServedAnswer | Explained | SegueError
 
 class BusyError(SegueError):
     """A reload is under way."""
+
+
+class LoadError(SegueError):
+    """The run cannot be loaded; the cause is a defect's where the log has it."""
 
 
 class Service:
@@ -184,12 +193,12 @@ class Service:
 
         Raises:
             BusyError: Another reload is under way.
-            RunError, StoreError: The run cannot be used; the model stays as it was.
+            LoadError, StoreError: The run cannot be used; the model stays as it was.
         """
         if not self._reload.acquire(blocking=False):
             raise BusyError("a reload is under way; wait for its end")
         try:
-            model = await asyncio.to_thread(_loaded, self.settings)
+            model = await asyncio.to_thread(_loaded_again, self.settings)
             if model.clock.kind != self.store.kind:
                 raise StoreError(
                     f"the run's log has {model.clock.kind} times, but the stored events have "
@@ -255,3 +264,17 @@ def _loaded(settings: Settings) -> ServedModel:
     model = ServedModel(Recommender.load(settings.run))
     model.warm_up()
     return model
+
+
+def _loaded_again(settings: Settings) -> ServedModel:
+    """Raises: LoadError: Whatever went wrong; the model before it can go on."""
+    try:
+        return _loaded(settings)
+    except SegueError as error:
+        raise LoadError(str(error)) from error
+    except (Exception, PanicException) as error:
+        log.exception("the run %s cannot be loaded", settings.run)
+        raise LoadError(
+            f"it cannot be loaded, which is a defect of segue ({type(error).__name__}); the "
+            f"server's log has the cause"
+        ) from error
