@@ -9,10 +9,13 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.exceptions import PanicException
 
 from segue.recommender import Recommender
@@ -20,6 +23,7 @@ from segue.serving import service as services
 from segue.serving.model import ServedModel, ServedQuestion, Wanted
 from segue.serving.service import Service
 from segue.serving.settings import Settings
+from segue.serving.stores import Append, StoredEvent
 
 RELOADING_S = 5
 EVENTS, RECOMMEND = "/v1/events", "/v1/recommendations"
@@ -100,6 +104,45 @@ def test_an_impossible_time_rejects_its_own_event_alone(client, moment):
     asked = {"history": [{"item_id": 1, "timestamp": moment}]}
     refused = client.post(RECOMMEND, json=asked)
     assert (refused.status_code, "years 1 to 9999" in refused.json()["detail"]) == (422, True)
+
+
+CONTROLS = [chr(code) for code in (*range(32), *range(127, 160))]
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "event_id"])
+def test_events_take_no_id_with_a_control_character(client, field):
+    events = [met("plain", 1, 1) | {field: f"a{each}b"} for each in CONTROLS]
+    answer = send(client, *events, *(met("plain", 1, 1) | {field: each} for each in CONTROLS))
+    assert len(answer["rejected"]) == 2 * len(CONTROLS)
+
+
+def test_what_events_take_erasure_erases(start):
+    odd = st.sampled_from([".", "..", "a/history", "%2e", "ä b?#", "\u2028"])
+
+    with start() as client:
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.text(min_size=1, max_size=20) | odd)
+        def check(user: str) -> None:
+            path = f"/v1/users/{quote(user, safe='').replace('.', '%2E')}/history"
+            taken = send(client, met(user, 1, 1))["accepted"]
+            assert taken == (not any(each in user for each in CONTROLS))
+            if taken:
+                assert client.get(path).json()["user_id"] == user
+                assert client.delete(path).json() == {"user_id": user, "events": 1}
+                assert client.get(path).status_code == 404
+
+        check()
+
+
+def test_ids_of_before_with_a_line_break_are_shown_and_erased(start):
+    with start() as client:
+        event = StoredEvent(None, "a\nb\n", "x\ny", 1, None)
+        client.service.store.write([Append([event])])
+        path = "/v1/users/a%0Ab%0A/history"
+        assert client.get(path).json()["items"][0]["item_id"] == "x\ny"
+        assert client.delete(path).json() == {"user_id": "a\nb\n", "events": 1}
+        assert client.get(path).status_code == 404
 
 
 def test_events_are_counted(client):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
+from starlette.convertors import Convertor, register_url_convertor
 
 from segue.errors import DataError
 from segue.recommender import MAX_K, Id
@@ -35,6 +36,20 @@ ANSWERED = documented(*EVERY)
 ItemId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
 UserId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
 
+
+class _Anything(Convertor[str]):
+    """An id in a path: whatever it holds, slashes and line breaks included."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any", _Anything())
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
@@ -108,7 +123,7 @@ async def explain(asked: schemas.ExplanationRequest, request: Request) -> Respon
 
 
 @router.post(
-    "/items/{item_id:path}/similar",
+    "/items/{item_id:any}/similar",
     response_model=schemas.SimilarItems,
     response_model_exclude_none=True,
     responses=ANSWERED | documented(404),
@@ -121,7 +136,7 @@ async def similar_with_wishes(
 
 
 @router.get(
-    "/items/{item_id:path}/similar",
+    "/items/{item_id:any}/similar",
     response_model=schemas.SimilarItems,
     response_model_exclude_none=True,
     responses=ANSWERED | documented(404),
@@ -146,7 +161,7 @@ async def find_items(
     return _json(vars(await service_of(request).search(Search(query, limit))))
 
 
-@router.get("/items/{item_id:path}", response_model=schemas.Item, responses=documented(*EVERY, 404))
+@router.get("/items/{item_id:any}", response_model=schemas.Item, responses=documented(*EVERY, 404))
 async def show_item(item_id: ItemId, request: Request) -> Response:
     """Tell what is known of an item."""
     model = service_of(request).model
@@ -166,7 +181,7 @@ async def add_events(asked: schemas.EventsRequest, request: Request) -> Response
 
 
 @router.get(
-    "/users/{user_id:path}/history",
+    "/users/{user_id:any}/history",
     response_model=schemas.History,
     responses=documented(*EVERY, 404),
 )
@@ -185,7 +200,7 @@ async def show_history(user_id: UserId, request: Request) -> Response:
     return _json({"user_id": user_id, "items": items})
 
 
-@router.delete("/users/{user_id:path}/history", response_model=schemas.Erased, responses=ANSWERED)
+@router.delete("/users/{user_id:any}/history", response_model=schemas.Erased, responses=ANSWERED)
 async def erase_history(user_id: UserId, request: Request) -> Response:
     """Erase a user; needs the admin key. Only a keyed hash stays, to ignore the model's copy."""
     _check_admin(request)

@@ -25,6 +25,11 @@ from segue.serving.limits import (
 Text = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 Whole = Annotated[int, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
 Id = Text | Whole
+# What is kept can be shown in a line and sent in a path; ids that a log has may hold anything else.
+KeptText = Annotated[
+    str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
+]
+KeptId = KeptText | Whole
 Number = Annotated[float, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
 Time = Annotated[str, Field(min_length=4, max_length=40)] | Whole | Number
 Ids = Annotated[list[Id], Field(max_length=MAX_HISTORY, fail_fast=True)]
@@ -173,9 +178,9 @@ class SimilarRequest(Wish):
 class Event(Strict):
     """A user met an item."""
 
-    event_id: Text | None = None
-    user_id: Id
-    item_id: Id
+    event_id: KeptText | None = None
+    user_id: KeptId
+    item_id: KeptId
     timestamp: Time
     weight: Annotated[float, Field(ge=-1e300, le=1e300)] | None = None
 
