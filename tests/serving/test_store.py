@@ -123,12 +123,54 @@ def test_erasure_leaves_a_keyed_hash_only(store, url, tmp_path):
         for path in tmp_path.iterdir():
             content = path.read_bytes()
             assert not any(word in content for word in (b"zoe", b"rare-item", b"rare-event"))
-    other = open_store(url, "integer", erasure_key=KEY[::-1])
-    assert not read(other, "zoe-the-user").is_erased  # the hash says nothing without the key
-    other.close()
     store.write([Append([event(user="zoe-the-user", item="new")])])
     again = read(store, "zoe-the-user")
     assert (list(again.items), again.is_erased) == (["new"], True)
+
+
+def test_another_key_is_refused_once_somebody_is_erased(store, url):
+    other = open_store(url, "integer", erasure_key=KEY[::-1])
+    other.write([Append([event(user="ann")])])
+    store.write([Erase("zoe")])
+    for use in (
+        lambda: open_store(url, "integer", erasure_key=KEY[::-1]),
+        lambda: read(other, "zoe"),
+        lambda: other.has_erased(["zoe"]),
+        lambda: other.write([Erase("ann")]),
+    ):
+        with pytest.raises(StoreError, match="by another key than that of SEGUE_ERASURE_KEY"):
+            use()
+    other.close()
+    assert store.has_erased(["ann", "zoe"]) == [False, True]
+    assert list(read(store, "ann").items) == ["1"]  # nothing of the refused erasure was done
+
+
+def test_the_key_of_erasures_of_before_is_noted_when_they_are_opened(store, url):
+    store.write([Erase("zoe")])
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM segue_meta WHERE name = 'erasure_key'")
+    open_store(url, "integer", erasure_key=KEY).close()
+    with pytest.raises(StoreError, match="by another key"):
+        open_store(url, "integer", erasure_key=KEY[::-1])
+
+
+def test_a_key_file_that_is_missing_where_users_were_erased_is_not_made_anew(tmp_path):
+    url, key = f"sqlite:///{tmp_path / 'events.sqlite'}", tmp_path / "events.sqlite.key"
+    store = open_store(url, "integer")
+    first = key.read_bytes()
+    key.unlink()
+    open_store(url, "integer").close()  # nobody was erased: a new key does no harm
+    key.write_bytes(first)
+    store.write([Erase("zoe")])
+    store.close()
+    key.unlink()
+    with pytest.raises(StoreError, match=r"the key .*events.sqlite.key is missing"):
+        open_store(url, "integer")
+    assert not key.exists()
+    with pytest.raises(StoreError, match="by another key than that of SEGUE_ERASURE_KEY"):
+        open_store(url, "integer", erasure_key=KEY)
+    key.write_bytes(first)
+    assert read(open_store(url, "integer"), "zoe").is_erased
 
 
 def test_a_database_of_other_times_is_refused(store, url):

@@ -29,6 +29,9 @@ from segue.serving.times import Kind, Stored
 
 BUSY_TIMEOUT_S = 5
 TIME_KIND = "time_kind"
+KEY_PRINT = "erasure_key"
+# Hashed with the erasure key, it tells whether a key is the one of before, and nothing of the key.
+PRINTED = b"segue erasure key"
 # Any number will do, as long as all servers use the same.
 CREATION_LOCK = 7_364_778
 # PostgreSQL ends one of two transactions that wait for each other, or read what the other wrote.
@@ -53,7 +56,8 @@ class SQLStore:
 
         Raises:
             ConfigError: The URL is of another database, or a key is missing.
-            StoreError: The database cannot be opened or holds times of another kind.
+            StoreError: The database cannot be opened, holds times of another kind, or has users
+                erased by another key.
         """
         self._engine = _engine(url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
@@ -62,8 +66,7 @@ class SQLStore:
         self._define_tables(kind)
         try:
             with self._failures():
-                self._create(kind)
-            self._erasure_key = self._key(erasure_key)
+                self._create(kind, erasure_key)
         except SegueError:
             self.close()
             raise
@@ -85,14 +88,14 @@ class SQLStore:
             .order_by(numbered.place.desc())
         )
         hashes = {user_id: self._hash(user_id) for user_id in user_ids}
-        were_erased = sa.select(erased.user_hash).where(erased.user_hash.in_(set(hashes.values())))
+        is_asked = erased.user_hash.in_(set(hashes.values()))
         items: dict[str, list[str]] = {user_id: [] for user_id in user_ids}
         times: dict[str, list[Stored]] = {user_id: [] for user_id in user_ids}
         with self._failures(), self._engine.connect() as connection:
             for user_id, item_id, timestamp in connection.execute(newest):
                 items[user_id].append(item_id)
                 times[user_id].append(timestamp)
-            erased_hashes = set(connection.execute(were_erased).scalars())
+            erased_hashes = self._erased_hashes(connection, is_asked)
         return [
             UserEvents(items[user_id], times[user_id], hashes[user_id] in erased_hashes)
             for user_id in user_ids
@@ -127,7 +130,7 @@ class SQLStore:
     def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
         """As `HistoryStore.has_erased`."""
         with self._failures(), self._engine.connect() as connection:
-            erased = set(connection.execute(sa.select(self._erased.c.user_hash)).scalars())
+            erased = self._erased_hashes(connection, sa.true())
         return [bool(erased) and self._hash(user_id) in erased for user_id in user_ids]
 
     def close(self) -> None:
@@ -159,8 +162,8 @@ class SQLStore:
         )
         self._tables = tables
 
-    def _create(self, kind: Kind) -> None:
-        """Make what is missing; several servers may do so at once."""
+    def _create(self, kind: Kind, erasure_key: str | None) -> None:
+        """Make what is missing, and find the key; several servers may do so at once."""
         with self._engine.begin() as connection:
             if not self._is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
@@ -169,11 +172,16 @@ class SQLStore:
             connection.execute(self._insert(self._meta).values(row).on_conflict_do_nothing())
             is_kind = self._meta.c.name == TIME_KIND
             held = connection.execute(sa.select(self._meta.c.value).where(is_kind)).scalar_one()
-        if held != kind:
-            raise StoreError(
-                f"{self._place} holds events with {held} times, but the run's log has {kind} "
-                f"times; give another --database"
-            )
+            if held != kind:
+                raise StoreError(
+                    f"{self._place} holds events with {held} times, but the run's log has {kind} "
+                    f"times; give another --database"
+                )
+            any_erased = sa.select(self._erased.c.user_hash).limit(1)
+            has_erased = connection.execute(any_erased).first() is not None
+            self._erasure_key, self._key_place = self._key(erasure_key, may_make=not has_erased)
+            if has_erased:
+                self._check_key(connection)
 
     def _written(self, writes: Sequence[Write]) -> list[int]:
         for tries in range(1, MAX_TRIES + 1):
@@ -190,6 +198,7 @@ class SQLStore:
             deleted = connection.execute(
                 sa.delete(self._events).where(self._events.c.user_id == write.user_id)
             )
+            self._check_key(connection)
             row = {"user_hash": self._hash(write.user_id)}
             connection.execute(self._insert(self._erased).values(row).on_conflict_do_nothing())
             return deleted.rowcount
@@ -201,16 +210,55 @@ class SQLStore:
     def _hash(self, user_id: str) -> str:
         return hmac.new(self._erasure_key, user_id.encode(), hashlib.sha256).hexdigest()
 
-    def _key(self, given: str | None) -> bytes:
+    def _print(self) -> str:
+        return hmac.new(self._erasure_key, PRINTED, hashlib.sha256).hexdigest()
+
+    def _check_key(self, connection: sa.Connection) -> None:
+        """Note the key with the first user that is erased; raises `StoreError` if it is another."""
+        row = {"name": KEY_PRINT, "value": self._print()}
+        connection.execute(self._insert(self._meta).values(row).on_conflict_do_nothing())
+        self._erased_hashes(connection, sa.false())
+
+    def _erased_hashes(
+        self, connection: sa.Connection, condition: sa.ColumnElement[bool]
+    ) -> set[str]:
+        """The hashes of erased users for which the condition holds.
+
+        The key's own hash is read with them, as another server may have erased the first user.
+
+        Raises:
+            StoreError: They are of another key, so that nobody would be found among them.
+        """
+        hashes = sa.select(sa.literal(False), self._erased.c.user_hash).where(condition)
+        prints = sa.select(sa.literal(True), self._meta.c.value).where(
+            self._meta.c.name == KEY_PRINT
+        )
+        rows = connection.execute(sa.union_all(hashes, prints)).all()
+        if any(is_print and value != self._print() for is_print, value in rows):
+            raise StoreError(
+                f"users were erased from {self._place} by another key than that of "
+                f"{self._key_place}, without which they would come back; give the same "
+                f"{ERASURE_KEY} or key file to all that opens it"
+            )
+        return {value for is_print, value in rows if not is_print}
+
+    def _key(self, given: str | None, *, may_make: bool) -> tuple[bytes, str]:
+        """The key and where it is from."""
         if given is not None:
-            return given.encode()
+            return given.encode(), ERASURE_KEY
         file = self._engine.url.database
         if not self._is_sqlite or not file:
             raise ConfigError(
                 f"users erased from {self._place} are hashed with a key that all its servers "
                 f"share; set {ERASURE_KEY} to a secret of your own"
             )
-        return _key_in(Path(f"{file}.key"))
+        path = Path(f"{file}.key")
+        if not may_make and not path.exists():
+            raise StoreError(
+                f"users were erased from {self._place}, but the key {path} is missing, without "
+                f"which they would come back; restore it, or set {ERASURE_KEY} if that was used"
+            )
+        return _key_in(path), str(path)
 
     @property
     def _place(self) -> str:
