@@ -225,6 +225,29 @@ def test_sqlite_keeps_its_promises_to_the_disk(tmp_path):
     assert read(open_store(f"sqlite:///{file}", "integer"), "ann").is_erased
 
 
+@pytest.mark.parametrize("default", ["off", "remote_apply"])
+def test_postgresql_waits_for_the_disk_whatever_its_settings_are(url, default):
+    if url.startswith("sqlite"):
+        pytest.skip("see the test before")
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{admin.info.dbname}" SET synchronous_commit = {default}')
+    store = open_store(url, "integer", erasure_key=KEY)
+    at_commit: list[str] = []
+
+    def note(connection: sa.Connection) -> None:
+        at_commit.append(connection.exec_driver_sql("SHOW synchronous_commit").scalar_one())
+
+    sa.event.listen(store._engine, "commit", note)
+    assert store.write([Append([event()]), Erase("ann")]) == [1, 1]
+    assert at_commit == ["on" if default == "off" else default]
+    with store._engine.connect() as connection:
+        shown = connection.exec_driver_sql("SHOW synchronous_commit").scalar_one()
+    assert shown == default  # others who share the connection are let alone
+    store.close()
+
+
 def test_a_locked_database_is_told_and_works_again_later(tmp_path, monkeypatch):
     monkeypatch.setattr("segue.serving.stores.sql.BUSY_TIMEOUT_S", 0.05)
     file = tmp_path / "events.sqlite"

@@ -38,6 +38,11 @@ CREATION_LOCK = 7_364_778
 TRY_AGAIN = {"40001", "40P01"}
 MAX_TRIES = 5
 ROWS_AT_ONCE = 50_000
+# For this transaction; what waits for more than this server's disk stays as the server has it.
+WAIT_FOR_DISK = (
+    "SELECT set_config('synchronous_commit', 'on', true) "
+    "WHERE current_setting('synchronous_commit') = 'off'"
+)
 
 
 @STORES.register("sqlite")
@@ -187,6 +192,8 @@ class SQLStore:
         for tries in range(1, MAX_TRIES + 1):
             try:
                 with self._engine.begin() as connection:
+                    if not self._is_sqlite:
+                        connection.exec_driver_sql(WAIT_FOR_DISK)
                     return [self._write_one(connection, write) for write in writes]
             except DBAPIError as error:
                 if tries == MAX_TRIES or getattr(error.orig, "sqlstate", None) not in TRY_AGAIN:
