@@ -57,6 +57,14 @@ class JsonLinesStore:
                 os.fsync(file.fileno())
         return counts
 
+    def clashing(self, events):
+        known = {event.event_id: event for event in self._state()[0]}
+        return [
+            place
+            for place, event in enumerate(events)
+            if event.event_id and known.get(event.event_id, event) != event
+        ]
+
     def everything(self):
         yield self._state()[0]
 

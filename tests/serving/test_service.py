@@ -87,9 +87,9 @@ def test_a_repeated_event_is_harmless_and_a_bad_one_is_named(client):
     assert (first["accepted"], first["duplicates"]) == (1, 0)
     assert [each["index"] for each in first["rejected"]] == list(range(1, 10))
     assert "whole numbers" in first["rejected"][0]["reason"]
-    assert send(client, events[0], met("repeater", 9, 9, event_id="r1")) == {
+    assert send(client, events[0], events[0] | {"event_id": "r2"}, met("repeater", 1, 1)) == {
         "accepted": 0,
-        "duplicates": 2,
+        "duplicates": 3,
         "rejected": [],
     }
     assert history(client, "repeater") == [(1, 1)]
@@ -104,6 +104,27 @@ def test_an_impossible_time_rejects_its_own_event_alone(client, moment):
     asked = {"history": [{"item_id": 1, "timestamp": moment}]}
     refused = client.post(RECOMMEND, json=asked)
     assert (refused.status_code, "years 1 to 9999" in refused.json()["detail"]) == (422, True)
+
+
+def test_an_id_of_another_event_is_rejected_with_the_reason(client):
+    first = met("clash ann", 1, 1, event_id="c1", weight=2.5)
+    again = [
+        "nonsense",
+        first,
+        first | {"user_id": "clash bob"},
+        first | {"item_id": 2},
+        first | {"timestamp": 2},
+        first | {"weight": 1},
+        met("clash bob", 3, 3, event_id="c2"),
+        met("clash bob", 4, 4, event_id="c2"),
+        met("clash bob", 5, 5),
+    ]
+    assert send(client, first)["accepted"] == 1
+    answer = send(client, *again)
+    assert (answer["accepted"], answer["duplicates"]) == (2, 1)
+    assert [each["index"] for each in answer["rejected"]] == [0, 2, 3, 4, 5, 7]
+    assert all("id of another event" in each["reason"] for each in answer["rejected"][1:])
+    assert history(client, "clash bob") == [(3, 3), (5, 5)]
 
 
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160))]

@@ -25,11 +25,12 @@ from segue.serving.model import (
     shown_id,
 )
 from segue.serving.problems import ProblemError, documented
-from segue.serving.service import LoadError, Search, Service
+from segue.serving.service import Appended, LoadError, Search, Service
 from segue.serving.stores import Append, StoredEvent, StoreError, UserEvents
 from segue.serving.times import Given
 
 MAX_FOUND = 100
+CLASH = "event_id: it is the id of another event, which is kept; give each event an id of its own"
 EVERY = (400, 401, 403, 408, 413, 422, 429, 503, 504)
 ANSWERED = documented(*EVERY)
 
@@ -173,11 +174,18 @@ async def add_events(asked: schemas.EventsRequest, request: Request) -> Response
     """Remember events. Those accepted are on disk, and the next answer knows them."""
     service = service_of(request)
     taken, rejected = await apart(_checked, service.model, asked.events)
-    accepted = await service.append(Append(taken)) if taken else 0
-    counts = {"accepted": accepted, "duplicates": len(taken) - accepted}
+    appended = await service.append(Append(list(taken.values()))) if taken else Appended(0, ())
+    places = list(taken)
+    for place in appended.clashing:
+        rejected[places[place]] = CLASH
+    counts = {
+        "accepted": appended.new,
+        "duplicates": len(taken) - appended.new - len(appended.clashing),
+    }
     for outcome, count in (*counts.items(), ("rejected", len(rejected))):
         service.metrics.events.labels(outcome).inc(count)
-    return _json(counts | {"rejected": rejected})
+    reasons = [{"index": index, "reason": reason} for index, reason in sorted(rejected.items())]
+    return _json(counts | {"rejected": reasons})
 
 
 @router.get(
@@ -315,15 +323,15 @@ def _json(document: Mapping[str, Any]) -> Response:
 
 def _checked(
     model: ServedModel, events: Sequence[object]
-) -> tuple[list[StoredEvent], list[dict[str, Any]]]:
-    """The events that can be kept, and why the others cannot."""
-    taken: list[StoredEvent] = []
-    rejected: list[dict[str, Any]] = []
+) -> tuple[dict[int, StoredEvent], dict[int, str]]:
+    """The events that can be kept, and why the others cannot, by their places."""
+    taken: dict[int, StoredEvent] = {}
+    rejected: dict[int, str] = {}
     for index, each in enumerate(events):
         try:
-            taken.append(_event(model, each))
+            taken[index] = _event(model, each)
         except (ValidationError, DataError) as error:
-            rejected.append({"index": index, "reason": _reason(error)})
+            rejected[index] = _reason(error)
     return taken, rejected
 
 

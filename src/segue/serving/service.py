@@ -67,6 +67,14 @@ class Found:
     items: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Appended:
+    """How many events were new, and the places of those whose id is another event's."""
+
+    new: int
+    clashing: Sequence[int]
+
+
 Outcome = ServedAnswer | Explained | SegueError
 
 
@@ -172,13 +180,16 @@ class Service:
         """
         return await asyncio.to_thread(self.store.read_many, user_ids) if user_ids else []
 
-    async def append(self, events: Append) -> int:
-        """Write events; return how many were new, once they are on disk.
+    async def append(self, events: Append) -> Appended:
+        """Write events; return what became of them, once those that are new are on disk.
 
         Raises:
             StoreError, QueueFullError, ClosedError, FailedError: They may not be.
         """
-        return (await self._writes.ask([events]))[0]
+        new = (await self._writes.ask([events]))[0]
+        if new == len(events.events):
+            return Appended(new, clashing=())
+        return Appended(new, await asyncio.to_thread(self.store.clashing, events.events))
 
     async def erase(self, user_id: str) -> int:
         """Erase a user; return how many events that were, once they are gone.

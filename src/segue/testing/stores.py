@@ -42,6 +42,9 @@ def check_store(open_again: Callable[[], HistoryStore]) -> None:
 def _check_duplicates(store: HistoryStore) -> None:
     same_id = store.write([Append([_event("ann", "9", 99, "a")])])
     assert same_id == [0], "an event whose id is known must not be kept"
+    assert store.clashing([_event("ann", "9", 99, "a"), _event("ann", "1", 10, "a")]) == [0], (
+        "an event whose id is another event's must be told apart from one that is repeated"
+    )
     same_meeting = store.write([Append([_event("ann", "3", 30, "b")])])
     assert same_meeting == [0], "a user's second event of one item and time must not be kept"
 

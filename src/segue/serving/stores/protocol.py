@@ -87,6 +87,10 @@ class HistoryStore(Protocol):
         """All of these, in their order, or none of them; the answer to each."""
         ...
 
+    def clashing(self, events: Sequence[StoredEvent]) -> list[int]:
+        """The places of those whose event id is known of an event that is not the same."""
+        ...
+
     def everything(self) -> Iterator[Sequence[StoredEvent]]:
         """All events in the order of their arrival, many at a time.
 

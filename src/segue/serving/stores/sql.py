@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,21 @@ class SQLStore:
                 with self._engine.connect() as connection:
                     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return counts
+
+    def clashing(self, events: Sequence[StoredEvent]) -> list[int]:
+        """As `HistoryStore.clashing`."""
+        columns = self._events.c
+        ids = {event.event_id for event in events} - {None}
+        known = sa.select(*(columns[name.name] for name in fields(StoredEvent))).where(
+            columns.event_id.in_(ids)
+        )
+        with self._failures(), self._engine.connect() as connection:
+            kept = {row.event_id: StoredEvent(*row) for row in connection.execute(known)}
+        return [
+            place
+            for place, event in enumerate(events)
+            if event.event_id in kept and event != kept[event.event_id]
+        ]
 
     def check(self) -> None:
         """As `HistoryStore.check`: asks the database for its kind of times."""
