@@ -1,7 +1,11 @@
 """A small trained run, made once for all tests that ask one something; and a browser."""
 
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,3 +89,50 @@ def browser() -> Iterator["Browser"]:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield started
         started.close()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from segue.files import claimed, draft_of, replaced
+
+place = Path(sys.argv[1])
+with claimed(place):
+    for _ in sys.argv[2:]:
+        draft = draft_of(place)
+        draft.mkdir()
+        (draft / "file").write_text("half")
+    with replaced(place) as draft:
+        draft.write_text("half")
+        print("held", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other_writer() -> Callable[..., AbstractContextManager[subprocess.Popen[str]]]:
+    """A process that writes a place until the block ends, where it is killed."""
+    source = str(Path(segue.__file__).parents[1])
+
+    @contextmanager
+    def writing(place: Path, leaves_directory: bool = False) -> Iterator[subprocess.Popen[str]]:
+        with subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                HOLDER,
+                str(place),
+                *(["directory"] if leaves_directory else []),
+            ],
+            env={**os.environ, "PYTHONPATH": source},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGKILL)
+
+    return writing

@@ -169,6 +169,19 @@ def test_a_directory_is_never_replaced(
         recommend_file(recommender, save(log, tmp_path), tmp_path, force=True)
 
 
+def test_two_processes_do_not_write_one_file_and_what_a_killed_one_left_is_deleted(
+    recommender: Recommender, log: pl.DataFrame, tmp_path: Path, other_writer: Any
+) -> None:
+    source, target = save(log, tmp_path), tmp_path / "answers" / "out.parquet"
+    target.parent.mkdir()
+    with other_writer(target, leaves_directory=True) as process:
+        with pytest.raises(OutputError, match=f"is being written by process {process.pid} on"):
+            recommend_file(recommender, source, target)
+        assert not target.exists()
+    recommend_file(recommender, source, target)
+    assert os.listdir(target.parent) == ["out.parquet"]
+
+
 def test_missing_directories_are_made(
     recommender: Recommender, log: pl.DataFrame, tmp_path: Path
 ) -> None:

@@ -1,11 +1,12 @@
 """A file appears whole or not at all."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
 
-from segue.files import replaced, sync_directory, write_text
+from segue.files import draft_of, replaced, sync_directory, write_text
 
 
 def test_a_file_is_replaced_in_one_step_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -33,10 +34,14 @@ def test_what_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["report.json"]
 
 
-def test_a_link_that_lies_in_the_way_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_that_lies_in_the_way_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim, path = tmp_path / "victim", tmp_path / "log.csv"
     victim.write_text("precious")
-    (tmp_path / f".log.csv.{os.getpid()}.writing").symlink_to(victim)
+    draft_of(path).symlink_to(victim)
+    monkeypatch.setattr(secrets, "token_hex", lambda length: "01234567")
+    draft_of(path).symlink_to(victim)
     write_text(path, "new")
     assert victim.read_text() == "precious"
     assert path.read_text() == "new"

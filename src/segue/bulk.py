@@ -6,9 +6,8 @@ go into files next to the target, which are joined and moved into place at the e
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from segue.data.log import InteractionLog, read_log
 from segue.data.readers import PARQUET_SUFFIXES, open_table
 from segue.data.roles import ITEM, TIME, USER, find_columns
 from segue.errors import DataError, OutputError
-from segue.files import replaced
+from segue.files import replaced, scratch
 from segue.recommender import Recommender, check_k
 
 INTERACTIONS_AT_ONCE = 5_000_000
@@ -218,12 +217,11 @@ def _refuse_target(source: Path, target: Path, force: bool) -> None:
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """A directory next to the target, gone afterwards."""
-    with _writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-")
-    with scratch as name:
-        yield Path(name)
+    """A directory next to the target, gone afterwards; nobody else writes the target meanwhile."""
+    with ExitStack() as stack:
+        with _writing(target):
+            directory = stack.enter_context(scratch(target))
+        yield directory
 
 
 @contextmanager

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 import segue.artifact
-from segue.artifact import Run, check_output, documents, read_run, write_run
+from segue.artifact import (
+    Run,
+    check_output,
+    claimed_output,
+    documents,
+    placing,
+    read_run,
+    write_run,
+)
 from segue.artifact import run as run_module
 from segue.artifact.placing import put_in_place
 from segue.errors import OutputError, RunError
@@ -402,6 +410,43 @@ def test_a_run_replaced_while_it_is_read_is_read_anew_and_never_mixed(
     monkeypatch.setattr(run_module, step, replace_then_go_on)
     back = read_run(path, verify=verify)
     assert (back.report["name"], list(back.weights)) == ("new", ["new"])
+
+
+def test_a_run_that_another_process_writes_is_refused_and_then_tidied_up(
+    make_run: MakeRun, name_of: NameOf, tmp_path: Path, other_writer: Any
+) -> None:
+    path = tmp_path / "run"
+    write_run(make_run("old"), path)
+    with other_writer(path, leaves_directory=True) as process:
+        told = f"{path} is being written by process {process.pid} on"
+        with pytest.raises(OutputError, match=told):
+            write_run(make_run("new"), path, force=True)
+        with pytest.raises(OutputError, match=told), claimed_output(path, force=True):
+            pass
+    assert name_of(path) == "old"
+    assert len(names_in(tmp_path)) == 4
+    with claimed_output(path, force=True):
+        assert names_in(tmp_path) == {"run", ".run.lock"}
+        write_run(make_run("new"), path, force=True)
+    assert name_of(path) == "new"
+    assert names_in(tmp_path) == {"run"}
+
+
+def test_a_run_that_came_before_the_place_was_taken_is_refused(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    claimed = placing.claimed
+
+    def race(target: Path) -> Any:
+        monkeypatch.undo()
+        write_run(make_run("theirs"), path)
+        return claimed(target)
+
+    monkeypatch.setattr(placing, "claimed", race)
+    with pytest.raises(OutputError, match="exists; replace it"), claimed_output(path, force=False):
+        pass
+    assert names_in(tmp_path) == {"run"}
 
 
 def test_a_run_that_is_replaced_again_and_again_is_given_up(

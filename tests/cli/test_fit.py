@@ -337,6 +337,21 @@ def test_a_forgotten_checkpoint_is_refused_and_given_up_with_force(
     assert not checkpoint.exists()
 
 
+@pytest.mark.parametrize("name", ["new", "new.checkpoint"])
+@pytest.mark.parametrize("option", [[], ["--force"], ["--resume"]])
+def test_a_training_that_goes_on_is_refused_with_its_process_and_keeps_its_checkpoint(
+    command, no_training, log_file, tmp_path, other_writer, name, option
+):
+    checkpoint = tmp_path / "new.checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "state.safetensors").write_bytes(b"half a training")
+    with other_writer(tmp_path / name) as process:
+        line = command("fit", log_file, "--out", tmp_path / "new", *option).refusal
+        assert f"{name} is being written by process {process.pid} on" in line
+        assert (checkpoint / "state.safetensors").exists()
+    assert not no_training
+
+
 def test_a_directory_that_holds_more_than_a_checkpoint_is_never_emptied(
     command, no_training, log_file, tmp_path
 ):

@@ -17,7 +17,7 @@ import pytest
 from segue.config import Config
 from segue.data.splits import Split, leave_one_out
 from segue.data.synthetic import markov_log
-from segue.errors import ConfigError, Interrupted, TrainingError
+from segue.errors import ConfigError, Interrupted, OutputError, TrainingError
 from segue.evaluation.metrics import hit_rate
 from segue.evaluation.protocol import rank_full
 from segue.fitting import Validation
@@ -399,6 +399,32 @@ def test_a_full_disk_leaves_the_old_checkpoint(split, tmp_path, monkeypatch):
         trained(split, configured("epochs=1"), session)
     assert [each.name for each in (tmp_path / "c").iterdir()] == [checkpoint.FILE_NAME]
     assert (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "csv_log"])
+def test_what_another_training_writes_is_refused_before_the_first_step(
+    split, tmp_path, other_writer, place
+):
+    session = Session(**{place: tmp_path / "c"})
+    with other_writer(tmp_path / "c") as process:
+        told = f"c is being written by process {process.pid} on"
+        with pytest.raises(OutputError, match=told):
+            trained(split, configured("epochs=1"), session, validated=False)
+        assert len(os.listdir(tmp_path)) == 2
+    trained(split, configured("epochs=1"), session, validated=False)
+    assert os.listdir(tmp_path) == ["c"]
+
+
+def test_a_training_keeps_its_checkpoint_and_its_log_until_it_ends(split, tmp_path):
+    held = []
+    session = Session(
+        checkpoint=tmp_path / "runs" / "c",
+        csv_log=tmp_path / "log.csv",
+        on_epoch=lambda _: held.extend(tmp_path.rglob(".*.lock")),
+    )
+    trained(split, configured("epochs=1"), session, validated=False)
+    assert {each.name for each in held} == {".c.lock", ".log.csv.lock"}
+    assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

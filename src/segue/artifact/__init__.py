@@ -1,8 +1,16 @@
 """A run on disk: written whole or not at all, hashed, checked when read, and never unpickled."""
 
 from segue.artifact.manifest import FORMAT_VERSION
-from segue.artifact.placing import check_output
+from segue.artifact.placing import check_output, claimed_output
 from segue.artifact.run import Run, read_run, write_run
 from segue.artifact.tables import check_catalogue
 
-__all__ = ["FORMAT_VERSION", "Run", "check_catalogue", "check_output", "read_run", "write_run"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Run",
+    "check_catalogue",
+    "check_output",
+    "claimed_output",
+    "read_run",
+    "write_run",
+]

@@ -5,17 +5,16 @@ between two renames. Readers look there too, so that they find the old run or th
 """
 
 import os
-import secrets
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from segue.artifact.failures import writing
 from segue.artifact.manifest import names_in
 from segue.data.checks import shown_names
 from segue.errors import OutputError
-from segue.files import probe, sync
+from segue.files import claimed, draft_of, probe, sync
 
 
 def check_output(path: str | Path, *, force: bool) -> None:
@@ -29,6 +28,24 @@ def check_output(path: str | Path, *, force: bool) -> None:
     refuse_output(path, force=force)
     with writing(path):
         probe(_first_existing(resolved(path)))
+
+
+@contextmanager
+def claimed_output(path: str | Path, *, force: bool) -> Iterator[None]:
+    """Refuse a place where a run cannot be written, and keep it for this process until the end.
+
+    As `check_output`; nobody else can write there while the block runs.
+
+    Raises:
+        OutputError: As `check_output`, or another process or thread writes there.
+    """
+    check_output(path, force=force)
+    with ExitStack() as stack:
+        with writing(path):
+            stack.enter_context(claimed(resolved(path)))
+        # Again: another writer may have ended meanwhile.
+        refuse_output(path, force=force)
+        yield
 
 
 def refuse_output(path: str | Path, *, force: bool) -> None:
@@ -54,7 +71,7 @@ def refuse_output(path: str | Path, *, force: bool) -> None:
                 f"permissions, or choose another place"
             )
         with suppress(FileNotFoundError):
-            os.lstat(_draft(target))  # fails where the name is too long
+            os.lstat(draft_of(target))  # fails where the name is too long
         place = standing(target)
         if place is not None:
             _refuse_replacing(path, place, force)
@@ -93,22 +110,23 @@ def put_in_place(target: Path, fill: Callable[[Path], None], *, force: bool) -> 
 
     Raises:
         OSError: From the file system; also where something has come to stand at `target`.
-        OutputError: The new run is in place, but the old one cannot be deleted.
+        OutputError: Another process or thread writes there; or the new run is in place, but the
+            old one cannot be deleted.
     """
-    draft = _draft(target)
-    try:
+    with claimed(target):
+        draft = draft_of(target)
         try:
-            _recover(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft.mkdir()
-            fill(draft)
-            _sync_all(draft)
-            _swap(draft, target, force)
+            try:
+                _recover(target)
+                draft.mkdir()
+                fill(draft)
+                _sync_all(draft)
+                _swap(draft, target, force)
+            finally:
+                _tidy(draft, target)
         finally:
+            # Again, for an interrupt may have hit the first time.
             _tidy(draft, target)
-    finally:
-        # Again, for an interrupt may have hit the first time.
-        _tidy(draft, target)
 
 
 def _swap(draft: Path, target: Path, force: bool) -> None:
@@ -158,10 +176,6 @@ def _refuse_replacing(path: str | Path, place: Path, force: bool) -> None:
             f"the run {path} also holds {shown_names(sorted(others))}, which --force would "
             f"delete; move that away, or choose another place"
         )
-
-
-def _draft(target: Path) -> Path:
-    return target.parent / f".{target.name}.writing-{secrets.token_hex(4)}"
 
 
 def _aside(target: Path) -> Path:

@@ -10,7 +10,7 @@ from segue.errors import OutputError
 def checkpoint_of(run: Path) -> Path:
     """The directory of the checkpoint, also where the run is called `.` or `..`."""
     named = run if run.name not in ("", "..") else Path(os.path.abspath(run))
-    return named.with_name(f"{named.name}.checkpoint")
+    return named.parent / f"{named.name}.checkpoint"
 
 
 def refuse_checkpoint(directory: Path) -> None:

@@ -32,22 +32,22 @@ def demo(
 
     An earlier run in the default place is replaced.
     """
-    from segue.artifact import check_output
+    from segue.artifact import claimed_output
     from segue.config import load_preset
     from segue.data.splits import leave_one_out
     from segue.fitting import fit
     from segue.training.options import Session
 
     force = force or out == DEFAULT_RUN
-    check_output(out, force=force)
-    log, films = _movielens()
-    split = leave_one_out(log)
-    note(log.summary(), *split.notes)
-    preset = load_preset(PRESET)
-    epochs = max(preset.training.epochs, INTERACTIONS_SEEN // len(log))
-    config = preset.with_settings([f"epochs={epochs}"])
-    recommender = fit(split, items=films, preset=config, session=Session(show_progress=True))
-    recommender.save(out, force=force)
+    with claimed_output(out, force=force):
+        log, films = _movielens()
+        split = leave_one_out(log)
+        note(log.summary(), *split.notes)
+        preset = load_preset(PRESET)
+        epochs = max(preset.training.epochs, INTERACTIONS_SEEN // len(log))
+        config = preset.with_settings([f"epochs={epochs}"])
+        recommender = fit(split, items=films, preset=config, session=Session(show_progress=True))
+        recommender.save(out, force=force)
     print_headline(recommender.run.report)
     _print_example(recommender, split.histories.user_ids[0])
     print(f"\nThe run is in {out}.")

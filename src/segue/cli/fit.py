@@ -14,11 +14,15 @@ from segue.cli.options import Force, LogColumns, LogSource, number, whole_number
 from segue.cli.output import note
 from segue.cli.report import print_run
 from segue.errors import OutputError, RequestError
+from segue.locks import locked
 
 if TYPE_CHECKING:
     from segue.config import Config
+    from segue.data.items import Catalogue
     from segue.data.log import InteractionLog
     from segue.data.splits import Split
+    from segue.recommender import Recommender
+    from segue.training.options import Session
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,27 @@ class SessionOptions:
         Path | None, typer.Option(metavar="DIRECTORY", help="Write TensorBoard's events there.")
     ] = None
 
+    def session(self, checkpoint: Path) -> "Session":
+        """The session that these ask for.
+
+        Raises:
+            TrainingError: There is no checkpoint to resume from.
+        """
+        from segue.training.checkpoint import refuse_missing
+        from segue.training.options import Session
+
+        if self.resume:
+            refuse_missing(checkpoint)
+        return Session(
+            checkpoint=checkpoint,
+            checkpoint_every_s=self.checkpoint_every,
+            checkpoint_every_epochs=self.checkpoint_epochs,
+            resume=self.resume,
+            show_progress=True,
+            csv_log=self.csv_log,
+            tensorboard=self.tensorboard,
+        )
+
 
 def fit(
     source: LogSource,
@@ -202,44 +227,42 @@ def fit(
     A training that is interrupted leaves a checkpoint in RUN.checkpoint; the same command with
     --resume goes on from there.
     """
-    from segue.artifact import check_output
-    from segue.fitting import fit as train
-    from segue.training.checkpoint import refuse_missing
-    from segue.training.options import Session
+    from segue.artifact import claimed_output
 
-    check_output(out, force=force)
     checkpoint = checkpoint_of(out)
-    if not (options.resume or force):
-        refuse_checkpoint(checkpoint)
-    _refuse_csv_log(options, recipe, [source, items.items], force)
-    if options.resume:
-        refuse_missing(checkpoint)
-    session = Session(
-        checkpoint=checkpoint,
-        checkpoint_every_s=options.checkpoint_every,
-        checkpoint_every_epochs=options.checkpoint_epochs,
-        resume=options.resume,
-        show_progress=True,
-        csv_log=options.csv_log,
-        tensorboard=options.tensorboard,
-    )
-    recipe.refuse_moments()
-    items.refuse_without_file()
-    config = items.configured(recipe.config())
-    log, own_catalogue = read_source(source, columns)
-    log = filters.apply(log, config.training.seed)
-    catalogue = items.read(log) or own_catalogue
+    with claimed_output(out, force=force), locked(checkpoint):
+        if not (options.resume or force):
+            refuse_checkpoint(checkpoint)
+        _refuse_csv_log(options, recipe, [source, items.items], force)
+        session = options.session(checkpoint)
+        recipe.refuse_moments()
+        items.refuse_without_file()
+        config = items.configured(recipe.config())
+        log, own_catalogue = read_source(source, columns)
+        log = filters.apply(log, config.training.seed)
+        catalogue = items.read(log) or own_catalogue
+        recommender = _trained(log, catalogue, recipe, config, session)
+        recommender.save(out, force=force)
+        remove_checkpoint(checkpoint)
+    print_run(out, recommender)
+
+
+def _trained(
+    log: "InteractionLog",
+    catalogue: "Catalogue | None",
+    recipe: Recipe,
+    config: "Config",
+    session: "Session",
+) -> "Recommender":
+    """Trained and tested, after a word on the log; an older checkpoint is given up or resumed."""
+    from segue.fitting import fit as train
+
     split = recipe.divided(log)
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)
     note(log.summary(), *(catalogue.notes if catalogue else ()), *split.notes)
-    if not options.resume:
-        remove_checkpoint(checkpoint)
-    recommender = train(
-        split, validation=validation, items=catalogue, preset=config, session=session
-    )
-    recommender.save(out, force=force)
-    remove_checkpoint(checkpoint)
-    print_run(out, recommender)
+    if session.checkpoint is not None and not session.resume:
+        remove_checkpoint(session.checkpoint)
+    return train(split, validation=validation, items=catalogue, preset=config, session=session)
 
 
 def _refuse_csv_log(

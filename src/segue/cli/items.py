@@ -121,18 +121,18 @@ def add(
     Nothing is trained. The run must have been fitted with --item-features; what --items says of an
     item replaces what the run knew of it.
     """
-    from segue.artifact import check_output
+    from segue.artifact import claimed_output
     from segue.recommender import Recommender
 
-    check_output(out, force=force)
-    catalogue = items.read(None)
-    if catalogue is None:
-        raise RequestError("segue items add needs --items FILE, which describes the items")
-    if items.item_features is not None:
-        raise RequestError("--item-features is decided when a run is fitted; leave it out here")
-    before = Recommender.load(run)
-    after = before.with_items(catalogue)
-    after.save(out, force=force)
+    with claimed_output(out, force=force):
+        catalogue = items.read(None)
+        if catalogue is None:
+            raise RequestError("segue items add needs --items FILE, which describes the items")
+        if items.item_features is not None:
+            raise RequestError("--item-features is decided when a run is fitted; leave it out here")
+        before = Recommender.load(run)
+        after = before.with_items(catalogue)
+        after.save(out, force=force)
     num_new = after.vocabulary.num_items - before.vocabulary.num_items
     note(*catalogue.notes)
     print(f"{num_new:,} of {len(catalogue.frame):,} items are new. The run is in {out}.")

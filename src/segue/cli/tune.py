@@ -22,6 +22,7 @@ from segue.cli.options import (
 from segue.cli.output import note, print_json, print_table
 from segue.config import preset_text
 from segue.errors import ConfigError, OutputError
+from segue.locks import locked
 
 if TYPE_CHECKING:
     from segue.tuning.search import Found
@@ -84,16 +85,17 @@ def tune(
     split = recipe.divided(filters.apply(log, config.training.seed))
     validation = chosen_validation(split, recipe.validation_users, config.training.seed)
     note(*split.notes)
-    found = search(
-        split,
-        preset=config,
-        budget=budget,
-        study=options.study,
-        validation=validation,
-        items=catalogue,
-        tell=note,
-    )
-    write_text(options.out, preset_text(found.config))
+    with locked(options.out):
+        found = search(
+            split,
+            preset=config,
+            budget=budget,
+            study=options.study,
+            validation=validation,
+            items=catalogue,
+            tell=note,
+        )
+        write_text(options.out, preset_text(found.config))
     chosen = replace(recipe, preset=str(options.out), settings=None)
     more = replace(options, trials=2 * options.trials)
     commands = {

@@ -18,7 +18,7 @@ from segue.config import Config
 from segue.data.columns import ASKED_AT, ITEM_IDS, TIMESTAMPS
 from segue.data.histories import Histories
 from segue.errors import OutputError, TrainingError
-from segue.files import replaced
+from segue.files import make_directories, replaced
 from segue.model.weights import Weights
 from segue.training.steps import Step
 
@@ -144,11 +144,16 @@ def save(directory: Path, step: Step, progress: Progress, inputs: Inputs) -> Non
         standing=progress.standing,
     )
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directories(directory)
         with replaced(directory / FILE_NAME) as draft:
             save_file(arrays, draft, metadata={"segue": header.model_dump_json()})
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write the checkpoint in {directory}: {error}") from error
+        raise cannot_write(directory, error) from error
+
+
+def cannot_write(directory: Path, error: Exception) -> OutputError:
+    """What is said where a checkpoint cannot be written."""
+    return OutputError(f"cannot write the checkpoint in {directory}: {error}")
 
 
 def load(directory: Path, step: Step, weight_shapes: Shapes, inputs: Inputs) -> Progress:

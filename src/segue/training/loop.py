@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from segue.config import Config, DrawnLossConfig
 from segue.data.histories import Histories
 from segue.errors import Interrupted, TrainingError
+from segue.files import claimed
 from segue.model.negatives import NegativeSampler
 from segue.model.sequence_model import SequenceModel
 from segue.model.weights import load_weights, named_variables, to_numpy, weights_of
@@ -68,9 +70,23 @@ def train(
 
     Raises:
         TrainingError: nothing to train on, a checkpoint that does not fit, or a loss that diverged.
-        OutputError: a checkpoint or log cannot be written.
+        OutputError: a checkpoint or log cannot be written, or another training writes it.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint was written.
     """
+    with _checkpoint_claimed(session.checkpoint):
+        return _train(model, histories, config, validate, plan, also, session)
+
+
+def _train(
+    model: SequenceModel,
+    histories: Histories,
+    config: Config,
+    validate: Validate | None,
+    plan: Plan | None,
+    also: Sequence[Histories | npt.NDArray[Any]],
+    session: Session,
+) -> Curves:
+    """`train`, while no other training saves to the same checkpoint."""
     plan = plan or Plan.of(histories, config)
     sampler = None
     if isinstance(config.loss, DrawnLossConfig):
@@ -86,9 +102,10 @@ def train(
             shapes = {name: tuple(each.shape) for name, each in named_variables(model).items()}
             progress = checkpoint.load(session.checkpoint, step, shapes, inputs)
     with ExitStack() as stack:
-        observers = _observers(session, plan, config)
-        for observer in observers:
+        observers = []
+        for observer in _observers(session, plan, config):
             stack.callback(observer.close)
+            observers.append(observer)
         interruption = stack.enter_context(Interruption() if inputs else nullcontext())
         saver = None
         if inputs is not None and interruption is not None:
@@ -105,18 +122,28 @@ def train(
     return Curves(standing.curves, standing.best_epoch, standing.epoch < config.training.epochs)
 
 
-def _observers(session: Session, plan: Plan, config: Config) -> list[Observer]:
-    """Those that the session asks for."""
-    observers: list[Observer] = []
+@contextmanager
+def _checkpoint_claimed(directory: Path | None) -> Iterator[None]:
+    """Keep a checkpoint's directory, if there is one, for this training while the block runs."""
+    with ExitStack() as stack:
+        if directory is not None:
+            try:
+                stack.enter_context(claimed(directory))
+            except OSError as error:
+                raise checkpoint.cannot_write(directory, error) from error
+        yield
+
+
+def _observers(session: Session, plan: Plan, config: Config) -> Iterator[Observer]:
+    """Those that the session asks for, each made when it is asked for."""
     if session.on_epoch is not None:
-        observers.append(Listener(session.on_epoch))
+        yield Listener(session.on_epoch)
     if session.csv_log:
-        observers.append(CSVLog(session.csv_log))
+        yield CSVLog(session.csv_log)
     if session.tensorboard:
-        observers.append(TensorBoardLog(session.tensorboard))
+        yield TensorBoardLog(session.tensorboard)
     if session.show_progress:
-        observers.append(ProgressDisplay(plan, config.training.epochs))
-    return observers
+        yield ProgressDisplay(plan, config.training.epochs)
 
 
 def _frozen_content(model: SequenceModel) -> list[npt.NDArray[Any]]:

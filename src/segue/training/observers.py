@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
 from segue.errors import ConfigError, OutputError
-from segue.files import replaced
+from segue.files import claimed, replaced
 
 Measures = Mapping[str, float]
 
@@ -64,7 +65,17 @@ class CSVLog(EpochObserver):
     """
 
     def __init__(self, path: Path) -> None:
+        """Keeps the file for this training.
+
+        Raises:
+            OutputError: Another training writes it, or it cannot be written.
+        """
         self._path = path
+        self._lock = ExitStack()
+        try:
+            self._lock.enter_context(claimed(path))
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def on_epoch_end(self, curves: Sequence[Measures]) -> None:
         """As `Observer.on_epoch_end`.
@@ -79,9 +90,14 @@ class CSVLog(EpochObserver):
             with replaced(self._path) as draft:
                 table.write_csv(draft)
         except OSError as error:
-            raise OutputError(
-                f"cannot write the CSV log {self._path}: {error.strerror or error}"
-            ) from error
+            raise self._cannot_write(error) from error
+
+    def close(self) -> None:
+        """Gives the file back."""
+        self._lock.close()
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write the CSV log {self._path}: {error.strerror or error}")
 
 
 class TensorBoardLog(EpochObserver):
