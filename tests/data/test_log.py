@@ -134,6 +134,8 @@ def test_min_weight_drops_and_counts_lower_and_missing_weights() -> None:
             {"weight_col": "weight"},
             "weight is NaN or infinite in 1 of 1 rows",
         ),
+        ({"weight": [-1e300]}, {"weight_col": "weight"}, r"beyond ±3.4e\+38 in 1 of 1 rows"),
+        ({"weight": ["1e39"]}, {"min_weight": 1}, r"weight is beyond ±3.4e\+38"),
         (
             {"weight": ["high"]},
             {"weight_col": "weight"},

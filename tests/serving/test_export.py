@@ -1,5 +1,6 @@
 """The service's events as the log of the next model."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -36,6 +37,21 @@ def test_events_are_a_log_with_ids_of_the_runs_types(database, served_run, tmp_p
     log = segue.read_log(tmp_path / "log.parquet")
     assert log.frame.rows() == [(7, 3, 20, 4.5), (500, 31, 21, None), (8, 3, 22, None)]
     assert log.frame.schema["user_id"] == pl.Int64
+
+
+def test_every_weight_that_is_taken_comes_through_the_next_run(client, tmp_path):
+    largest = float(np.finfo(np.float32).max)
+    events = [
+        {"user_id": f"heavy {place}", "item_id": 1, "timestamp": 1, "weight": weight}
+        for place, weight in enumerate([largest, -largest, 1e39, -1e300])
+    ]
+    answer = client.post("/v1/events", json={"events": events}).json()
+    assert answer["accepted"] == 2
+    assert [each["index"] for each in answer["rejected"]] == [2, 3]
+    frame = pl.DataFrame(events[:2])
+    log = segue.read_log(frame, weight_col="weight")
+    kept = log.frame["weight"].cast(pl.Float32).cast(pl.Float64)  # as a run keeps them
+    assert kept.to_list() == [largest, -largest]
 
 
 def test_an_id_that_is_no_integer_makes_all_of_them_text(database, served_run, tmp_path):

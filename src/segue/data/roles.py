@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from segue.data.checks import shown_names
 from segue.errors import DataError
 
+# A run keeps weights in 32 bits; whatever takes one is bounded by that: float(np.finfo("f4").max).
+MAX_WEIGHT = 3.4028234663852886e38
+
 
 @dataclass(frozen=True)
 class Role:

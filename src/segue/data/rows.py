@@ -11,6 +11,7 @@ from segue.data.ids import are_long_integers, as_ids
 from segue.data.roles import (
     EVENT,
     ITEM,
+    MAX_WEIGHT,
     TIME,
     USER,
     WEIGHT,
@@ -202,7 +203,7 @@ def _as_times(values: pl.Series, where: str) -> pl.Series:
 
 
 def _as_weights(values: pl.Series, where: str) -> pl.Series:
-    """The weights as Float64, null where they are null; NaN, infinity and words are refused."""
+    """The weights as Float64, null where they are null; words and what a run cannot hold go."""
     if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Null)):
         raise DataError(
             f"{where}: weight is of type {values.dtype}; weights are numbers: "
@@ -214,6 +215,8 @@ def _as_weights(values: pl.Series, where: str) -> pl.Series:
     refuse_where(is_word, values, where, "is not a number", remedy)
     is_bad = ~weights.is_finite().fill_null(True)
     refuse_where(is_bad, values, where, "is NaN or infinite", remedy)
+    is_beyond = (weights.abs() > MAX_WEIGHT).fill_null(False)
+    refuse_where(is_beyond, values, where, f"is beyond ±{MAX_WEIGHT:.2g}", remedy)
     return weights
 
 

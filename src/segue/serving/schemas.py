@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from segue.data.roles import MAX_WEIGHT
 from segue.recommender import MAX_K
 from segue.retrieval.filters import Condition, Filter, Operator
 from segue.serving.limits import (
@@ -182,7 +183,7 @@ class Event(Strict):
     user_id: KeptId
     item_id: KeptId
     timestamp: Time
-    weight: Annotated[float, Field(ge=-1e300, le=1e300)] | None = None
+    weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] | None = None
 
 
 class EventsRequest(Strict):
