@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -136,3 +136,29 @@ def other_writer() -> Callable[..., AbstractContextManager[subprocess.Popen[str]
                 process.send_signal(signal.SIGKILL)
 
     return writing
+
+
+@pytest.fixture
+def not_on_disk(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Directories in which something was made or renamed and which were not synced since."""
+    dirty: set[Path] = set()
+
+    def recorded(name: str, place: int) -> None:
+        call = getattr(os, name)
+
+        def changing(*arguments: Any, **options: Any) -> Any:
+            result = call(*arguments, **options)
+            dirty.add(Path(arguments[place]).absolute().parent)
+            return result
+
+        monkeypatch.setattr(os, name, changing)
+
+    def syncing(descriptor: int) -> None:
+        fsync(descriptor)
+        dirty.discard(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", syncing)
+    for name, place in (("mkdir", 0), ("rename", 1), ("replace", 1)):
+        recorded(name, place)
+    return dirty

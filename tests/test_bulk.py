@@ -189,6 +189,15 @@ def test_missing_directories_are_made(
     assert (tmp_path / "a" / "b" / "out.parquet").is_file()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_the_file_and_the_directories_made_for_it_are_on_the_disk(
+    recommender: Recommender, log: pl.DataFrame, tmp_path: Path, not_on_disk: set[Path]
+) -> None:
+    recommend_file(recommender, save(log, tmp_path), tmp_path / "new" / "dir" / "out.parquet")
+    # What the scratch directory was made in holds the file too, whose renaming is synced.
+    assert not_on_disk == set()
+
+
 def test_a_place_under_a_file_is_refused(
     recommender: Recommender, log: pl.DataFrame, tmp_path: Path
 ) -> None:

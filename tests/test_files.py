@@ -1,5 +1,6 @@
 """A file appears whole or not at all."""
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -48,8 +49,22 @@ def test_a_link_that_lies_in_the_way_is_not_followed(
     assert not path.is_symlink()
 
 
-def test_a_directory_that_cannot_be_synced_is_left_to_itself(tmp_path: Path) -> None:
-    sync_directory(tmp_path / "none")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM])
+def test_a_directory_that_cannot_be_synced_is_left_to_itself(tmp_path, monkeypatch, number):
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync_directory(tmp_path)
+
+
+def test_a_disk_that_fails_is_told_of_directories_too(tmp_path, monkeypatch):
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        sync_directory(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:

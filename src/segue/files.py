@@ -1,15 +1,30 @@
 """Files that appear whole or not at all, written by one writer at a time."""
 
+import errno
 import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from segue.errors import OutputError
 from segue.locks import locked
+
+# What file systems answer that cannot do a thing at all, unlike those where it fails this time.
+UNABLE = frozenset(
+    {
+        errno.EINVAL,
+        errno.ENOSYS,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.EBADF,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+    }
+)
 
 
 @contextmanager
@@ -79,6 +94,25 @@ def scratch(place: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+@contextmanager
+def scratch_in(directory: Path, name: str) -> Iterator[Path]:
+    """A directory `.NAME-...` of this writer's own in `directory`, gone at the end.
+
+    Those of writers that died are deleted; several may be at work at one time.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    _delete_scratches(directory, name)
+    own = directory / f".{name}-{secrets.token_hex(4)}"
+    with locked(own):
+        try:
+            own.mkdir()
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+
+
 def draft_of(place: Path) -> Path:
     """Where what will stand at `place` is written; the next writer deletes it if this one dies."""
     return place.with_name(f".{place.name}.writing-{secrets.token_hex(4)}")
@@ -118,11 +152,11 @@ def probe(directory: Path) -> None:
     Raises:
         OSError: The file system refuses.
     """
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=directory) as name:
-        draft = Path(name) / "draft"
+    with scratch_in(directory, "probe") as own:
+        draft = own / "draft"
         draft.mkdir()
         write_text(draft / "file", "probe")
-        os.rename(draft, Path(name) / "renamed")
+        os.rename(draft, own / "renamed")
 
 
 def sync(path: Path) -> None:
@@ -139,17 +173,40 @@ def sync(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """`sync` of a directory; network shares and Windows, which cannot, are left to themselves."""
-    with suppress(OSError):
+    """`sync` of a directory, so that a power cut cannot undo what was made or renamed in it.
+
+    Where the file system has no such thing, as on network shares and on Windows, nothing is done.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    try:
         sync(path)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
 
 
 def _delete_drafts(place: Path) -> None:
     """Delete what writers of `place` that died left unfinished, as far as that can be done."""
-    name = re.compile(rf"\.{re.escape(place.name)}\.writing-[0-9a-f]{{8}}")
     with suppress(OSError):
-        for draft in [each for each in place.parent.iterdir() if name.fullmatch(each.name)]:
+        for draft in _numbered(place.parent, f".{place.name}.writing-"):
             if draft.is_dir() and not draft.is_symlink():
                 shutil.rmtree(draft, ignore_errors=True)
             else:
                 draft.unlink(missing_ok=True)
+
+
+def _delete_scratches(directory: Path, name: str) -> None:
+    """Delete those of writers that died, as far as that can be done."""
+    with suppress(OSError):
+        for left in _numbered(directory, f".{name}-"):
+            with suppress(OutputError), locked(left) as was_free:
+                if was_free:
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+def _numbered(directory: Path, prefix: str) -> list[Path]:
+    """What is called by `prefix` and eight digits."""
+    name = re.compile(re.escape(prefix) + "[0-9a-f]{8}")
+    return [each for each in directory.iterdir() if name.fullmatch(each.name)]

@@ -73,6 +73,16 @@ def test_missing_directories_above_are_made_when_the_run_is_written(tmp_path: Pa
     assert names_in(target) == {"file"}
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_run_and_the_directories_made_for_it_are_on_the_disk(
+    make_run: MakeRun, tmp_path: Path, not_on_disk: set[Path]
+) -> None:
+    path = tmp_path / "runs" / "films" / "one"
+    for name in ("old", "new"):
+        write_run(make_run(name), path, force=True)
+        assert {each for each in not_on_disk if each.exists()} == set()
+
+
 def test_a_file_in_place_of_the_directory_above_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(OutputError, match=f"{tmp_path}/runs is not a directory; choose another"):

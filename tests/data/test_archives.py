@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segue.data import archives
-from segue.data.archives import unpack
+from segue.data.archives import is_unpacked, unpack
 from segue.errors import DatasetError
 
 RATINGS = b"userId,movieId,rating,timestamp\n1,10,4.0,100\n"
@@ -45,7 +45,8 @@ def test_the_wanted_members_are_taken_without_their_folders(tmp_path):
     members = [("tiny/", b""), ("tiny/ratings.csv", RATINGS), ("tiny/README", b"read me")]
     archive = make_zip(tmp_path / "a.zip", members)
     unpack(archive, ["tiny/ratings.csv"], tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ratings.csv"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["ratings.csv"]
+    assert is_unpacked(tmp_path / "out")
     assert (tmp_path / "out" / "ratings.csv").read_bytes() == RATINGS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
 

@@ -19,6 +19,7 @@ from segue.data import archives, downloads
 from segue.data.sources import SOURCES, fetch, load
 from segue.data.sources.archived import ArchivedSource, Files, Wheel, cache_directory
 from segue.errors import DatasetError
+from segue.locks import locked
 
 RATINGS = "userId,movieId,rating,timestamp\n7,20,4.0,200\n7,10,3.5,100\n8,10,5.0,300\n"
 MOVIES = "movieId,title,genres\n10,Alien (1979),Horror|Sci-Fi\n20,Heat (1995),Crime\n"
@@ -117,7 +118,7 @@ def refusal(dataset: str | ArchivedSource) -> str:
 def test_a_dataset_is_downloaded_checked_and_unpacked(site, cache):
     folder = fetch(tiny(site.url))
     assert folder == cache / "tiny"
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+    assert {path.name: path.read_text() for path in folder.glob("[!.]*")} == {
         "ratings.csv": RATINGS,
         "movies.csv": MOVIES,
     }
@@ -135,6 +136,51 @@ def test_a_cache_entry_that_lost_a_file_is_fetched_again(site):
     fetch(tiny(site.url))
     assert (folder / "movies.csv").read_text() == MOVIES
     assert len(site.requests) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_an_unpacked_dataset_is_on_the_disk(site, not_on_disk):
+    fetch(tiny(site.url))
+    assert {each for each in not_on_disk if each.exists()} == set()
+
+
+def damage_file(folder: Path) -> None:
+    (folder / "ratings.csv").write_text(RATINGS[:-1])
+
+
+def damage_marker(folder: Path) -> None:
+    (folder / archives.MARKER).write_text('{"sizes": ')
+
+
+def lose_marker(folder: Path) -> None:
+    (folder / archives.MARKER).unlink()
+
+
+def empty_marker(folder: Path) -> None:
+    (folder / archives.MARKER).write_text("[]")
+
+
+@pytest.mark.parametrize("damage", [damage_file, damage_marker, lose_marker, empty_marker])
+def test_a_cache_entry_that_is_not_as_it_was_unpacked_is_fetched_again(site, damage):
+    folder = fetch(tiny(site.url))
+    damage(folder)
+    fetch(tiny(site.url))
+    assert (folder / "ratings.csv").read_text() == RATINGS
+    assert len(site.requests) == 2
+
+
+def test_what_a_killed_process_left_in_the_cache_is_deleted(site, cache):
+    names = (".download-01234567", ".tiny-89abcdef")
+    for name in names:
+        (cache / name).mkdir(parents=True)
+        (cache / name / "half").touch()
+    with locked(cache / names[1]):  # this one is at work
+        fetch(tiny(site.url))
+        assert not (cache / names[0]).exists()
+        assert (cache / names[1] / "half").exists()
+    shutil.rmtree(cache / "tiny")
+    fetch(tiny(site.url))
+    assert [path.name for path in cache.iterdir()] == ["tiny"]
 
 
 def test_load_reads_the_log_and_the_titles(site):
@@ -234,7 +280,8 @@ def test_what_another_process_unpacked_meanwhile_is_taken(site, monkeypatch):
     rename = os.replace
 
     def rename_twice(source, target):
-        shutil.copytree(source, target)
+        if source.is_dir():
+            shutil.copytree(source, target)
         rename(source, target)
 
     monkeypatch.setattr(archives.os, "replace", rename_twice)
@@ -411,7 +458,7 @@ def wheel(tmp_path, monkeypatch) -> Wheel:
 
 def test_where_the_site_does_not_answer_the_wheel_is_taken(nowhere, wheel, cache):
     folder = fetch(tiny(nowhere, wheel=wheel))
-    assert sorted(path.name for path in folder.iterdir()) == ["movies.csv", "ratings.csv"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["movies.csv", "ratings.csv"]
     assert (folder / "ratings.csv").read_text() == RATINGS
     assert [path.name for path in cache.iterdir()] == ["tiny"]
 

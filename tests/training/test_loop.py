@@ -401,6 +401,13 @@ def test_a_full_disk_leaves_the_old_checkpoint(split, tmp_path, monkeypatch):
     assert (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes() == before
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_checkpoint_and_the_directories_made_for_it_are_on_the_disk(split, tmp_path, not_on_disk):
+    session = Session(checkpoint=tmp_path / "runs" / "films" / "c")
+    trained(split, configured("epochs=1"), session, validated=False)
+    assert not_on_disk == set()
+
+
 @pytest.mark.parametrize("place", ["checkpoint", "csv_log"])
 def test_what_another_training_writes_is_refused_before_the_first_step(
     split, tmp_path, other_writer, place

@@ -14,7 +14,7 @@ from segue.artifact.failures import writing
 from segue.artifact.manifest import names_in
 from segue.data.checks import shown_names
 from segue.errors import OutputError
-from segue.files import claimed, draft_of, probe, sync
+from segue.files import claimed, draft_of, probe, sync, sync_directory
 
 
 def check_output(path: str | Path, *, force: bool) -> None:
@@ -133,7 +133,7 @@ def _swap(draft: Path, target: Path, force: bool) -> None:
     if force and os.path.lexists(target):
         os.rename(target, _aside(target))
     os.rename(draft, target)
-    sync(target.parent)
+    sync_directory(target.parent)
 
 
 def _tidy(draft: Path, target: Path) -> None:
@@ -185,4 +185,4 @@ def _aside(target: Path) -> Path:
 def _sync_all(directory: Path) -> None:
     for path in directory.iterdir():
         sync(path)
-    sync(directory)
+    sync_directory(directory)

@@ -1,15 +1,16 @@
 """Zip archives from outside: checked whole before anything is written, then a few members taken."""
 
+import json
 import os
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from segue.errors import DatasetError
+from segue.files import scratch_in, sync, sync_directory, write_text
 
 MAX_MEMBERS = 10_000
 MAX_UNPACKED_BYTES = 4 << 30
@@ -17,13 +18,15 @@ MAX_UNPACKED_BYTES = 4 << 30
 MAX_RATIO = 200
 SMALL_MEMBER_BYTES = 1 << 20
 
+# In a folder that was unpacked: the size of each file, in bytes.
+MARKER = ".unpacked.json"
 KNOWN_TYPES = (0, stat.S_IFREG, stat.S_IFDIR)  # 0: the archive's maker did not say
 KNOWN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED_FLAG = 0x1
 
 
 def unpack(archive: Path, members: Sequence[str], directory: Path) -> None:
-    """Leave the named members, without the folders they lie in, in `directory`.
+    """Leave the named members, without the folders they lie in, in `directory`; see `is_unpacked`.
 
     The whole archive is checked first, the members that are not wanted included. They are written
     beside `directory`, which must not exist, and renamed: it appears whole or not at all.
@@ -45,16 +48,29 @@ def unpack(archive: Path, members: Sequence[str], directory: Path) -> None:
         raise DatasetError(f"{archive.name} is no intact zip archive: {error}") from error
 
 
+def is_unpacked(directory: Path) -> bool:
+    """Whether `unpack` left `directory` so: every file is there, with the size that it had."""
+    try:
+        sizes = json.loads((directory / MARKER).read_text(encoding="utf-8"))["sizes"]
+        return all((directory / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def _write(archive: zipfile.ZipFile, members: Sequence[str], directory: Path) -> None:
-    parent = directory.parent
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{directory.name}-") as scratch:
-        folder = Path(scratch) / directory.name
+    with scratch_in(directory.parent, directory.name) as scratch:
+        folder = scratch / directory.name
         folder.mkdir()
+        sizes = {}
         for member in members:
             target = folder / PurePosixPath(member).name
             with archive.open(member) as source, target.open("xb") as file:
                 shutil.copyfileobj(source, file)
+            sync(target)
+            sizes[target.name] = target.stat().st_size
+        write_text(folder / MARKER, json.dumps({"sizes": sizes}))
         os.replace(folder, directory)
+        sync_directory(directory.parent)
 
 
 def _check(members: Sequence[zipfile.ZipInfo], directory: Path) -> None:

