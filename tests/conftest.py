@@ -1,7 +1,9 @@
 """A small trained run, made once for all tests that ask one something; and a browser."""
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import polars as pl
 import pytest
 
 import segue
+from segue import notes
 from segue.config import Config, ModelConfig, TrainingConfig
 from segue.data.synthetic import markov_log
 
@@ -162,3 +165,31 @@ def not_on_disk(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     for name, place in (("mkdir", 0), ("rename", 1), ("replace", 1)):
         recorded(name, place)
     return dirty
+
+
+@pytest.fixture(params=["ENOTSUP", "EINVAL", "EPERM", "EXDEV", "EMFILE"])
+def no_directory_renames(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Directories can be neither renamed nor flushed, as on shares and buckets; why they cannot."""
+    number = getattr(errno, request.param)
+    fsync = os.fsync
+
+    def of_files_only(name: str) -> None:
+        call = getattr(os, name)
+
+        def renaming(source: Any, target: Any) -> None:
+            if os.path.isdir(source):
+                raise OSError(number, os.strerror(number), str(source))
+            call(source, target)
+
+        monkeypatch.setattr(os, name, renaming)
+
+    def syncing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    of_files_only("rename")
+    of_files_only("replace")
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(notes, "_noted", set())
+    return os.strerror(number)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import segue
+from segue import notes
 from segue.errors import OutputError
 from segue.files import claimed, replaced, write_text
 from segue.locks import locked
@@ -116,16 +117,21 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
 
 
 def test_where_there_are_no_locks_drafts_of_others_stay_and_the_file_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(notes, "_noted", set())
     draft = tmp_path / ".log.csv.writing-01234567"
     draft.touch()
     write_text(tmp_path / "log.csv", "mine")
+    write_text(tmp_path / "log.csv", "mine")
     assert {each.name for each in tmp_path.iterdir()} == {draft.name, "log.csv"}
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("note: the file system at /")
+    assert told.endswith(" has no locks; let one process at a time write there")
 
 
 def test_directories_made_for_nothing_are_deleted_again(tmp_path: Path) -> None:

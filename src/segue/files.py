@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segue.errors import OutputError
 from segue.locks import locked
+from segue.notes import note_once
 
 # What file systems answer that cannot do a thing at all, unlike those where it fails this time.
 UNABLE = frozenset(
@@ -25,6 +26,9 @@ UNABLE = frozenset(
         errno.EPERM,
     }
 )
+# Of directories: overlayfs for those of an image's lower layers (moby/moby#25409), and gcsfuse for
+# those with more files than its limit, which is none by default (GoogleCloudPlatform/gcsfuse#644).
+UNABLE_TO_RENAME = UNABLE | {errno.EXDEV, errno.EMFILE}
 
 
 @contextmanager
@@ -143,6 +147,49 @@ def make_directories(directory: Path) -> list[Path]:
     return missing[::-1]
 
 
+def move_directory(source: Path, target: Path, *, last: str) -> None:
+    """Move a directory of plain files to a place where nothing is, on the disk.
+
+    That is one step, except where the file system cannot rename directories. There its files are
+    copied, and `last` is the name of the one that is copied last and deleted first: a directory
+    that has it is whole.
+
+    Raises:
+        OSError: The file system refuses, or something is at `target`; `source` is whole still.
+    """
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in UNABLE_TO_RENAME:
+            raise
+        note_once(
+            source.parent,
+            f"cannot rename directories ({os.strerror(error.errno or 0)}); files are copied one by "
+            f"one instead",
+        )
+        _copy_directory(source, target, last)
+        with suppress(OSError):
+            (source / last).unlink(missing_ok=True)
+        shutil.rmtree(source, ignore_errors=True)
+    sync_directory(target.parent)
+
+
+def _copy_directory(source: Path, target: Path, last: str) -> None:
+    """Copy the files of a directory, `last` at the end; all of them or none."""
+    target.mkdir()
+    try:
+        sync_directory(target.parent)
+        for file in sorted(source.iterdir(), key=lambda each: each.name == last):
+            copy = target / file.name
+            shutil.copyfile(file, copy)
+            shutil.copymode(file, copy)
+            sync(copy)
+            sync_directory(target)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
 def probe(directory: Path) -> None:
     """Tries in `directory` what writing there will need, which permissions alone do not show.
 
@@ -156,7 +203,7 @@ def probe(directory: Path) -> None:
         draft = own / "draft"
         draft.mkdir()
         write_text(draft / "file", "probe")
-        os.rename(draft, own / "renamed")
+        move_directory(draft, own / "renamed", last="file")
 
 
 def sync(path: Path) -> None:
@@ -175,7 +222,7 @@ def sync(path: Path) -> None:
 def sync_directory(path: Path) -> None:
     """`sync` of a directory, so that a power cut cannot undo what was made or renamed in it.
 
-    Where the file system has no such thing, as on network shares and on Windows, nothing is done.
+    Where the file system has no such thing, as network shares and Windows, that is noted once.
 
     Raises:
         OSError: The disk refuses.
@@ -185,6 +232,9 @@ def sync_directory(path: Path) -> None:
     except OSError as error:
         if error.errno not in UNABLE:
             raise
+        note_once(
+            path, "cannot flush directories to the disk; a power cut may undo what was written"
+        )
 
 
 def _delete_drafts(place: Path) -> None:

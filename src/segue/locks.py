@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segue.errors import OutputError
+from segue.notes import note_once
 
 if sys.platform != "win32":
     import fcntl
@@ -79,6 +80,7 @@ def _take(path: Path, place: Path) -> int | None:
                 raise
             with suppress(OSError):
                 os.unlink(path)
+            note_once(path.parent, "has no locks; let one process at a time write there")
             return None
         if _is_at(path, descriptor):
             _write_holder(descriptor)

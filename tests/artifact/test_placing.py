@@ -3,6 +3,7 @@ import errno
 import os
 import resource
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,10 +110,10 @@ def test_what_the_file_system_refuses_is_told_before_work_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
+        raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(os, call, refuse)
-    with pytest.raises(OutputError, match=r"^cannot write the run .*: Operation not permitted"):
+    with pytest.raises(OutputError, match=r"^cannot write the run .*: Read-only file system"):
         check_output(tmp_path / "runs" / "one", force=False)
     assert names_in(tmp_path) == set()
 
@@ -420,6 +421,109 @@ def test_a_run_replaced_while_it_is_read_is_read_anew_and_never_mixed(
     monkeypatch.setattr(run_module, step, replace_then_go_on)
     back = read_run(path, verify=verify)
     assert (back.report["name"], list(back.weights)) == ("new", ["new"])
+
+
+def test_where_directories_cannot_be_renamed_nor_flushed_the_run_is_saved_with_a_note(
+    make_run: MakeRun,
+    name_of: NameOf,
+    tmp_path: Path,
+    no_directory_renames: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "runs" / "run"
+    with claimed_output(path, force=False):
+        assert len(caplog.records) == 2
+        assert f"cannot rename directories ({no_directory_renames})" in caplog.text
+        assert "cannot flush directories" in caplog.text
+        write_run(make_run("old"), path)
+    assert name_of(path) == "old"
+    for name in ("new", "newer"):
+        write_run(make_run(name), path, force=True)
+        assert name_of(path) == name
+        assert names_in(path.parent) == {"run"}
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.usefixtures("no_directory_renames")
+@pytest.mark.parametrize("no_directory_renames", ["EXDEV"], indirect=True)
+def test_where_files_are_copied_a_run_is_found_whole_at_any_moment_and_after_a_power_cut(
+    make_run: MakeRun, name_of: NameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cuts = tmp_path / "here" / "run", tmp_path / "cuts"
+    write_run(make_run("old"), path)
+    seen: list[str] = []
+
+    def look_before(patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def looking(*arguments: Any, **options: Any) -> Any:
+            with monkeypatch.context() as unpatched:
+                unpatched.setattr(owner, name, call)
+                seen.append(name_of(path))
+                subprocess.run(["cp", "-r", path.parent, cuts / str(len(seen))], check=True)
+            return call(*arguments, **options)
+
+        patch.setattr(owner, name, looking)
+
+    cuts.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        look_before(patch, shutil, "copyfile")
+        look_before(patch, os, "unlink")
+        write_run(make_run("new"), path, force=True)
+    assert len(seen) > 3 * len(names_in(path))
+    assert set(seen) == {"old", "new"}
+    assert seen == sorted(seen, key=lambda name: name == "new")
+    for number, name in enumerate(seen, start=1):
+        place = cuts / str(number)
+        assert name_of(place / "run") == name
+        write_run(make_run("newer"), place / "run", force=True)
+        assert name_of(place / "run") == "newer"
+        assert names_in(place) == {"run"}
+
+
+@pytest.mark.usefixtures("no_directory_renames")
+@pytest.mark.parametrize("no_directory_renames", ["EXDEV"], indirect=True)
+@pytest.mark.parametrize("number", range(1, 20))
+def test_where_files_are_copied_and_one_cannot_be_the_old_run_stays(
+    make_run: MakeRun,
+    name_of: NameOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    path = tmp_path / "run"
+    write_run(make_run("old"), path)
+    copyfile, calls = shutil.copyfile, [0]
+
+    def copying(source: Any, target: Any) -> None:
+        calls[0] += 1
+        if calls[0] == number:
+            raise FULL
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copying)
+    if number <= 2 * len(names_in(path)):  # once aside, once into place
+        with pytest.raises(OutputError, match="No space left"):
+            write_run(make_run("new"), path, force=True)
+        assert name_of(path) == "old"
+    else:
+        write_run(make_run("new"), path, force=True)
+        assert name_of(path) == "new"
+    assert names_in(tmp_path) == {"run"}
+
+
+def test_what_is_no_run_is_not_deleted_for_the_run_that_stood_aside(
+    make_run: MakeRun, name_of: NameOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    write_run(make_run("old"), tmp_path / ".run.replaced")
+    path.mkdir()
+    (path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"is no run, and the run that stood there is in .*move"):
+        write_run(make_run("new"), path, force=True)
+    assert names_in(path) == {"thesis.tex"}
+    assert names_in(tmp_path) == {"run", ".run.replaced"}
 
 
 def test_a_run_that_another_process_writes_is_refused_and_then_tidied_up(

@@ -352,6 +352,18 @@ def test_a_training_that_goes_on_is_refused_with_its_process_and_keeps_its_check
     assert not no_training
 
 
+@pytest.mark.parametrize("no_directory_renames", ["ENOTSUP"], indirect=True)
+def test_a_place_that_cannot_rename_directories_is_noted_on_standard_error_and_has_the_run(
+    command, no_training, log_file, tmp_path, no_directory_renames
+):
+    outcome = command("fit", log_file, "--out", tmp_path / "new")
+    assert outcome.code == 0
+    notes = [line for line in outcome.err.splitlines() if line.startswith("note: the file system")]
+    assert any(f"cannot rename directories ({no_directory_renames})" in note for note in notes)
+    assert len(notes) == 2
+    assert Recommender.load(tmp_path / "new").run.report
+
+
 def test_a_directory_that_holds_more_than_a_checkpoint_is_never_emptied(
     command, no_training, log_file, tmp_path
 ):

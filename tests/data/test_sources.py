@@ -144,6 +144,14 @@ def test_an_unpacked_dataset_is_on_the_disk(site, not_on_disk):
     assert {each for each in not_on_disk if each.exists()} == set()
 
 
+@pytest.mark.usefixtures("no_directory_renames")
+def test_a_cache_whose_directories_cannot_be_renamed_holds_datasets_too(site, cache):
+    assert load(tiny(site.url))[1] is not None
+    assert load(tiny(site.url))[1] is not None
+    assert site.requests == ["/tiny.zip"]
+    assert [path.name for path in cache.iterdir()] == ["tiny"]
+
+
 def damage_file(folder: Path) -> None:
     (folder / "ratings.csv").write_text(RATINGS[:-1])
 

@@ -1,7 +1,7 @@
 """Where a run goes: refused before work starts, written beside its place, then moved into it.
 
 While one run replaces another, the old one stands aside under a name of its own for the moment
-between two renames. Readers look there too, so that they find the old run or the new one, always.
+between two moves. Readers look there too, so that they find the old run or the new one, always.
 """
 
 import os
@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from segue.artifact.failures import writing
-from segue.artifact.manifest import names_in
+from segue.artifact.manifest import MANIFEST, OPTIONAL, REQUIRED, names_in
 from segue.data.checks import shown_names
 from segue.errors import OutputError
-from segue.files import claimed, draft_of, probe, sync, sync_directory
+from segue.files import claimed, draft_of, move_directory, probe, sync, sync_directory
 
 
 def check_output(path: str | Path, *, force: bool) -> None:
@@ -93,8 +93,12 @@ def resolved(path: str | Path) -> Path:
 
 
 def standing(target: Path) -> Path | None:
-    """What stands at `target`, or stands aside while it is being replaced; None if nothing does."""
-    return next((place for place in (target, _aside(target)) if os.path.lexists(place)), None)
+    """What stands at `target`, or stands aside while it is being replaced; None if nothing does.
+
+    A run comes first: where directories cannot be renamed, the other may be half of one.
+    """
+    places = [each for each in (target, _aside(target)) if os.path.lexists(each)]
+    return next((each for each in places if _is_whole(each)), next(iter(places), None))
 
 
 def put_in_place(target: Path, fill: Callable[[Path], None], *, force: bool) -> None:
@@ -131,9 +135,8 @@ def put_in_place(target: Path, fill: Callable[[Path], None], *, force: bool) -> 
 
 def _swap(draft: Path, target: Path, force: bool) -> None:
     if force and os.path.lexists(target):
-        os.rename(target, _aside(target))
-    os.rename(draft, target)
-    sync_directory(target.parent)
+        move_directory(target, _aside(target), last=MANIFEST)
+    move_directory(draft, target, last=MANIFEST)
 
 
 def _tidy(draft: Path, target: Path) -> None:
@@ -147,9 +150,15 @@ def _recover(target: Path) -> None:
     aside = _aside(target)
     if not os.path.lexists(aside):
         return
+    if _is_half(target) and _is_whole(aside):
+        shutil.rmtree(target)
     if not os.path.lexists(target):
-        os.rename(aside, target)
+        move_directory(aside, target, last=MANIFEST)
         return
+    if not _is_whole(target) and _is_whole(aside):
+        raise OutputError(
+            f"{target} is no run, and the run that stood there is in {aside}; move one of them away"
+        )
     try:
         shutil.rmtree(aside)
     except OSError as error:
@@ -157,6 +166,18 @@ def _recover(target: Path) -> None:
             f"the run {target} is whole, but an older one that stood there cannot be deleted: "
             f"{error.strerror}; delete {aside} by hand"
         ) from error
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether a run's last file is there."""
+    return os.path.lexists(place / MANIFEST)
+
+
+def _is_half(place: Path) -> bool:
+    """Whether some of a run's files are there, but not the last, and nothing else."""
+    if place.is_symlink() or not place.is_dir():
+        return False
+    return {each.name for each in place.iterdir()} <= REQUIRED | OPTIONAL
 
 
 def _refuse_replacing(path: str | Path, place: Path, force: bool) -> None:

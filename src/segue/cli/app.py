@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from segue import __version__
+from segue import __version__, notes
 from segue.cli import data, items
 from segue.cli.compare import compare
 from segue.cli.demo import demo
@@ -18,7 +18,7 @@ from segue.cli.explain import explain
 from segue.cli.fit import fit
 from segue.cli.memory import HUGE_PAGES, ONE_ARENA, restart_with
 from segue.cli.options import TakesNegativeIds, spelled_out, whole_number
-from segue.cli.output import note
+from segue.cli.output import NoteHandler, note
 from segue.cli.recommend import recommend, similar
 from segue.cli.report_page import report
 from segue.cli.serve import events, serve
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         for command in ALLOCATORS.keys() & set(given):
             restart_with(ALLOCATORS[command])
     is_debug = DEBUG in given
+    notes.log.handlers = [NoteHandler()]
     if isinstance(sys.stdout, TextIOWrapper):
         # A title may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="replace")

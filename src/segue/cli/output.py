@@ -1,6 +1,7 @@
 """What commands print: notes on standard error, tables and JSON on standard output."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,14 @@ def note(*lines: str) -> None:
     """Print lines on standard error."""
     for line in lines:
         print(line, file=sys.stderr)
+
+
+class NoteHandler(logging.Handler):
+    """Prints what segue notes in passing as `note` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging.Handler.emit`."""
+        note(record.getMessage())
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Zip archives from outside: checked whole before anything is written, then a few members taken."""
 
 import json
-import os
 import shutil
 import stat
 import zipfile
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from segue.errors import DatasetError
-from segue.files import scratch_in, sync, sync_directory, write_text
+from segue.files import move_directory, scratch_in, sync, write_text
 
 MAX_MEMBERS = 10_000
 MAX_UNPACKED_BYTES = 4 << 30
@@ -69,8 +68,7 @@ def _write(archive: zipfile.ZipFile, members: Sequence[str], directory: Path) ->
             sync(target)
             sizes[target.name] = target.stat().st_size
         write_text(folder / MARKER, json.dumps({"sizes": sizes}))
-        os.replace(folder, directory)
-        sync_directory(directory.parent)
+        move_directory(folder, directory, last=MARKER)
 
 
 def _check(members: Sequence[zipfile.ZipInfo], directory: Path) -> None:
