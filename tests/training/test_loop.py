@@ -335,6 +335,40 @@ def test_a_loss_that_diverges_is_told(split, monkeypatch):
         train(model, split.train, config)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
+@pytest.mark.parametrize("name", ["val_loss", "ndcg@10"])
+def test_what_validation_measures_and_no_run_can_hold_ends_the_training_at_its_epoch(
+    split, tmp_path, name, value
+):
+    epochs = []
+    measured = [{"ndcg@10": 0.1, "val_loss": 1.0}, {"ndcg@10": 0.2, "val_loss": 0.5, name: value}]
+    config = configured("epochs=3", "validate_every=1")
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_epochs=1, on_epoch=epochs.append)
+    told = f"the {name} of epoch 2 is {value}: the training diverged; lower learning_rate"
+    with pytest.raises(TrainingError, match=told):
+        train(
+            build_model(40, config), split.train, config, lambda: measured.pop(0), session=session
+        )
+    assert len(epochs) == 1
+    resumed = replace(session, resume=True)
+    train(build_model(40, config), split.train, config, lambda: {"ndcg@10": 0.2}, session=resumed)
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+
+
+def test_a_loss_that_diverges_within_an_epoch_leaves_the_checkpoint_before(split, tmp_path):
+    config = configured("epochs=1")
+    session = Session(checkpoint=tmp_path / "c", checkpoint_every_s=0.0)
+    trained(split, config, session, validated=False)
+    before = (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes()
+    model = build_model(40, config)
+    table = weights_of(model)["item_embedding/table"]
+    table[3, 0] = np.nan
+    model.tower.arrays()["table"].assign(table)
+    with pytest.raises(TrainingError, match="the loss of epoch 1 is nan: the training diverged"):
+        train(model, split.train, config, session=session)
+    assert (tmp_path / "c" / checkpoint.FILE_NAME).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -260,6 +260,7 @@ class _Loop:
                 observer.on_step(done, partial(_average, total, done))
             is_last = done == self._plan.batches_per_epoch  # the epoch's end follows
             if self._saver and not is_last and self._saver.is_due:
+                self._refuse_divergence(standing.epoch + 1, {"loss": float(total)})
                 standing.batch, standing.loss = done, float(total)
                 standing.seconds = time.perf_counter() - began_at
                 self._saver.save()
@@ -277,13 +278,13 @@ class _Loop:
         """
         standing = self._standing
         measures = standing.curves[-1]
-        self._refuse_divergence(measures)
+        self._refuse_divergence(standing.epoch, measures)
         is_last = standing.epoch == self._config.epochs
         if not (self._validate and (is_last or standing.epoch % self._config.validate_every == 0)):
             return
         self._step.to_model(averaged=True)
         measured = {name: float(value) for name, value in self._validate().items()}
-        self._refuse_divergence(measured)
+        self._refuse_divergence(standing.epoch, measured)
         measures.update(measured)
         score = measured[SCORE]
         if standing.best_score is None or score > standing.best_score:
@@ -293,12 +294,14 @@ class _Loop:
         else:
             standing.stale += 1
 
-    def _refuse_divergence(self, measures: Mapping[str, float]) -> None:
+    @staticmethod
+    def _refuse_divergence(epoch: int, measures: Mapping[str, float]) -> None:
+        """Refuses what no checkpoint and no run can hold, and no training recovers from."""
         for name, value in measures.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"the {name} of epoch {self._standing.epoch} is {value}: the training "
-                    "diverged; lower learning_rate"
+                    f"the {name} of epoch {epoch} is {value}: the training diverged; lower "
+                    "learning_rate"
                 )
 
 
