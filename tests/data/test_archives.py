@@ -55,7 +55,7 @@ def test_nothing_is_left_where_the_last_step_fails(tmp_path, monkeypatch):
     def fail(source, target):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(archives.os, "replace", fail)
+    monkeypatch.setattr(os, "rename", fail)
     archive = make_zip(tmp_path / "a.zip", [("tiny/ratings.csv", RATINGS)])
     with pytest.raises(OSError, match="Input/output"):
         unpack(archive, ["tiny/ratings.csv"], tmp_path / "out")

@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from segue.data import archives
 from segue.data.readers import open_table
 from segue.data.text_files import Layout
 from segue.errors import DataError
@@ -195,6 +196,38 @@ def test_what_cannot_be_read_is_told_in_one_line_with_the_path(
         rows_of(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["log.csv.gz", "log.tsv.gz", "log.dat.gz", "log.jsonl.gz", "log.json.gz", "logs/1.csv.gz"],
+)
+def test_a_gzipped_file_that_unpacks_to_a_multiple_of_its_size_is_refused_unread(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write(path, b"1,10,5\n" * 500_000)
+    told = f"{name} unpacks to more than 200 times its size, which .*unpack it yourself"
+    with pytest.raises(DataError, match=told):
+        open_table(path.parent if "/" in name else path, LAYOUTS)
+
+
+def test_a_gzipped_file_that_unpacks_to_more_than_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "log.csv.gz", "a,b,c\n1,10,5\n2,20,6\n")
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 20)
+    assert rows_of(path) == ROWS
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 19)
+    with pytest.raises(DataError, match="more than 19 bytes; unpack it yourself"):
+        rows_of(path)
+
+
+def test_a_small_gzipped_file_may_compress_well(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv.gz", "a,b,c\n" + "1,10,5\n" * 100_000)
+    assert path.stat().st_size * archives.MAX_RATIO < 700_000
+    assert len(rows_of(path)) == 100_000
 
 
 def test_other_objects_are_no_tables() -> None:

@@ -285,14 +285,13 @@ def test_a_cache_that_cannot_be_made_is_told(site, tmp_path, monkeypatch):
 
 
 def test_what_another_process_unpacked_meanwhile_is_taken(site, monkeypatch):
-    rename = os.replace
+    rename = os.rename
 
     def rename_twice(source, target):
-        if source.is_dir():
-            shutil.copytree(source, target)
+        shutil.copytree(source, target)
         rename(source, target)
 
-    monkeypatch.setattr(archives.os, "replace", rename_twice)
+    monkeypatch.setattr(os, "rename", rename_twice)
     assert CSV.are_in(fetch(tiny(site.url)))
 
 

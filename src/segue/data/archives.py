@@ -1,5 +1,6 @@
-"""Zip archives from outside: checked whole before anything is written, then a few members taken."""
+"""Archives from outside, checked whole before they are unpacked: zip archives and gzip files."""
 
+import gzip
 import json
 import shutil
 import stat
@@ -8,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from segue.errors import DatasetError
+from segue.errors import DataError, DatasetError
 from segue.files import move_directory, scratch_in, sync, write_text
 
 MAX_MEMBERS = 10_000
@@ -16,6 +17,7 @@ MAX_UNPACKED_BYTES = 4 << 30
 # Deflate cannot exceed about 1030 to 1, and only for runs of one byte; ratings reach 10 to 1.
 MAX_RATIO = 200
 SMALL_MEMBER_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 # In a folder that was unpacked: the size of each file, in bytes.
 MARKER = ".unpacked.json"
@@ -54,6 +56,30 @@ def is_unpacked(directory: Path) -> bool:
         return all((directory / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def refuse_bomb(path: Path) -> None:
+    """Refuse a gzip file that unpacks to more than any log does, before it is unpacked.
+
+    Raises:
+        DataError: It does.
+        OSError, EOFError, zlib.error: It cannot be read.
+    """
+    by_ratio = max(SMALL_MEMBER_BYTES, MAX_RATIO * path.stat().st_size)
+    unpacked = 0
+    with gzip.open(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            unpacked += len(chunk)
+            if unpacked > by_ratio:
+                raise DataError(
+                    f"{path} unpacks to more than {MAX_RATIO} times its size, which no log does; "
+                    f"if you trust it, unpack it yourself"
+                )
+            if unpacked > MAX_UNPACKED_BYTES:
+                raise DataError(
+                    f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes; unpack it "
+                    f"yourself, or save it as Parquet"
+                )
 
 
 def _write(archive: zipfile.ZipFile, members: Sequence[str], directory: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
+from segue.data.archives import refuse_bomb
 from segue.data.contents import suffix_of
 from segue.data.directories import open_directory
 from segue.data.pandas_tables import open_pandas
@@ -20,6 +21,7 @@ from segue.data.text_files import (
     TEXT_SUFFIXES,
     Layout,
     TextFormat,
+    is_compressed,
     is_headerless,
     is_json_lines,
     open_headerless,
@@ -99,6 +101,9 @@ def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> T
         return open_directory(path, DIRECTORY_KINDS, lambda file: _open_path(file, layouts, text))
     if not path.is_file():
         raise DataError(f"no such file or directory: {path}")
+    if is_compressed(path):
+        with readable(path):
+            refuse_bomb(path)
     suffix = suffix_of(path)
     if suffix in PARQUET_SUFFIXES:
         with readable(path):
