@@ -1,5 +1,6 @@
 """A run on disk: written whole or not at all, hashed, checked when read, and never unpickled."""
 
+from segue.artifact.forgetting import without_user
 from segue.artifact.manifest import FORMAT_VERSION
 from segue.artifact.placing import check_output, claimed_output
 from segue.artifact.run import Run, read_run, write_run
@@ -12,5 +13,6 @@ __all__ = [
     "check_output",
     "claimed_output",
     "read_run",
+    "without_user",
     "write_run",
 ]

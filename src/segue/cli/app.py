@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue import __version__, notes
-from segue.cli import data, items
+from segue.cli import data, items, run
 from segue.cli.compare import compare
 from segue.cli.demo import demo
 from segue.cli.evaluate import evaluate
@@ -38,6 +38,7 @@ for command in (demo, fit, tune, evaluate, compare, recommend, similar, explain,
     app.command(cls=TakesNegativeIds)(spelled_out(command))
 app.add_typer(data.app, name="data")
 app.add_typer(items.app, name="items")
+app.add_typer(run.app, name="run")
 app.add_typer(events, name="events")
 
 
