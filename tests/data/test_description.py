@@ -74,6 +74,10 @@ def test_an_order_has_no_days_and_its_ends_are_numbers() -> None:
     assert (found.first, found.last, found.span_days, found.unit) == ("1", "3", None, "order")
 
 
+def test_two_interactions_have_no_stray() -> None:
+    assert at([MONDAY, MONDAY + 5]).strays == 0
+
+
 @pytest.mark.parametrize("stray", [0, 2**33])
 def test_times_far_outside_the_bulk_are_counted(stray: int) -> None:
     times = [MONDAY + 60 * minute for minute in range(5_000)]
@@ -111,6 +115,7 @@ def test_users_who_keep_the_pace_of_a_machine_are_found() -> None:
     ((sign, told),) = robots_of(*PERSONS, robot).items()
     assert "at most 1 s between 100 moments" in sign
     assert told == (1, 150, (99,))
+    assert len(robots_of(*PERSONS, robot.head(100))) == 1
     # Everything at one moment is a basket, and a few quick moments are a person's.
     basket = robot.with_columns(timestamp=pl.lit(MONDAY, pl.Int64))
     assert robots_of(*PERSONS, basket, robot.head(99).with_columns(user_id=98)) == {}

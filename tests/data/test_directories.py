@@ -49,6 +49,18 @@ def test_ids_of_different_types_are_widened(
     assert read_log(tmp_path).frame["item_id"].to_list() == expected
 
 
+def test_hashes_beyond_64_bits_in_one_file_make_all_ids_text(tmp_path: Path) -> None:
+    hashes = pl.DataFrame(FEBRUARY).with_columns(item_id=pl.lit(2**63, pl.UInt64))
+    save(tmp_path, a=pl.DataFrame(JANUARY), b=hashes)
+    assert read_log(tmp_path).frame["item_id"].to_list() == ["10", str(2**63)]
+
+
+def test_a_column_that_is_null_throughout_a_file_fits_any_type(tmp_path: Path) -> None:
+    frames = [pl.DataFrame({**JANUARY, "weight": [weight]}) for weight in (None, 2.5)]
+    save(tmp_path, a=frames[0], b=frames[1])
+    assert read_log(tmp_path).frame["weight"].to_list() == [None, 2.5]
+
+
 def test_moments_of_different_units_and_zones_are_one(tmp_path: Path) -> None:
     at = pl.Series([dt.datetime(2024, 1, 5, 12)])
     berlin = at.dt.replace_time_zone("Europe/Berlin").dt.cast_time_unit("ms")

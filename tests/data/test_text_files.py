@@ -129,6 +129,11 @@ def test_utf_16_is_known_by_its_mark(tmp_path: Path, encoding: str) -> None:
     assert any("UTF-16" in note for note in log.notes)
 
 
+def test_a_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", b"\xef\xbb\xbf" + CAFE.encode())
+    assert open_table(path, {}, TextFormat(encoding="utf-8")).names[0] == "user_id"
+
+
 @pytest.mark.parametrize("encoding", ["cp1250", "utf-16-le", "shift_jis", "utf-8"])
 def test_an_encoding_can_be_named(tmp_path: Path, encoding: str) -> None:
     text = CAFE.replace("Zoë", "Ж").replace("Café", "é") if encoding == "shift_jis" else CAFE
@@ -202,6 +207,11 @@ def test_longer_lines_are_counted_beside_the_other_faults_and_can_be_dropped(
     assert log.frame.rows() == [("ü", 1, 10), ("ü", 4, 40)]
     assert "skipped 1 blank lines" in log.notes
     assert any("Windows-1252" in note for note in log.notes) == (encoding == "cp1252")
+
+
+def test_longer_lines_are_found_under_a_quoted_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", '"user","item","time"\r\nu,1,10\r\nu,2,20,x\r\n')
+    assert read_log(path, drop_bad_rows=True).frame.rows() == [("u", 1, 10)]
 
 
 def test_longer_lines_are_found_without_a_header_and_in_directories(tmp_path: Path) -> None:
