@@ -51,5 +51,5 @@ def test_all_faults_of_a_column_are_found_in_rows_of_the_whole() -> None:
 
 def test_a_column_without_a_good_row_is_null() -> None:
     good, faults = checked(halves, pl.Series("weight", ["x", "3"]))
-    assert good.to_list() == [None, None]
+    assert (good.name, good.to_list()) == ("weight", [None, None])
     assert len(faults) == 2

@@ -73,6 +73,11 @@ def test_explicit_columns_win() -> None:
         ),
         ({"item_id": [1, None]}, {}, "item_id is null in 1 of 2 rows"),
         ({"item_id": []}, {}, "holds no items"),
+        (
+            {"item_id": [1], "name": [["a"]]},
+            {"title_col": "name"},
+            "title is of type List.*--items-title-col",
+        ),
         ({"x": [1]}, {}, "has no column for item_id; its columns are 'x'"),
         ({"sku": ["a"], "isbn": ["b"]}, {}, "'sku', 'isbn' could each be item_id.*--items-id-col"),
     ],
@@ -132,6 +137,12 @@ def test_a_title_that_two_columns_could_be_is_left_out_and_told() -> None:
     (note,) = items.notes
     assert "title is left out: 'name', 'item_name' could each be title" in note
     assert "--items-title-col" in note
+
+
+def test_titles_that_are_no_text_are_left_out_and_told() -> None:
+    items = read_items(pl.DataFrame({"item_id": [1], "title": [["a"]], "year": [1999]}))
+    assert items.frame.columns == ["item_id", "year"]
+    assert "title is left out, as no option asks for it" in items.notes[-1]
 
 
 def test_of_an_items_rows_the_first_is_kept_and_the_others_are_counted() -> None:

@@ -236,6 +236,7 @@ def test_events_of_some_kinds_are_kept_and_the_others_counted(
             "'behavior', 'action' could each be event: name one with --event-col",
         ),
         (EVENTS.with_columns(behavior=[["x"]] * 5), ["buy"], "event is of type List"),
+        (EVENTS.with_columns(behavior=dt.timedelta(1)), ["buy"], "event is of type Duration"),
     ],
 )
 def test_kinds_of_events_that_are_not_there_are_refused(

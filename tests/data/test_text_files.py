@@ -209,6 +209,11 @@ def test_longer_lines_are_counted_beside_the_other_faults_and_can_be_dropped(
     assert any("Windows-1252" in note for note in log.notes) == (encoding == "cp1252")
 
 
+def test_separators_at_the_end_of_lines_are_no_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "user,item,time\nu,1,10,\nu,2,20,,,\n")
+    assert read_log(path).frame.rows() == [("u", 1, 10), ("u", 2, 20)]
+
+
 def test_longer_lines_are_found_under_a_quoted_header(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", '"user","item","time"\r\nu,1,10\r\nu,2,20,x\r\n')
     assert read_log(path, drop_bad_rows=True).frame.rows() == [("u", 1, 10)]

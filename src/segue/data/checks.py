@@ -84,7 +84,7 @@ def checked(
     is_checked[excluded] = False
     places = np.flatnonzero(is_checked).astype(np.int64)
     if not places.size:
-        return pl.repeat(None, len(values), dtype=values.dtype, eager=True), []
+        return pl.Series(values.name, [None] * len(values), values.dtype), []
     try:
         good = check(values.gather(places) if excluded.size else values)
     except BadRowsError as refused:

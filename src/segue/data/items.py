@@ -118,13 +118,20 @@ def read_items(
     frame = frame.with_columns(ids)
     known = {name: separator for name, separator in table.lists.items() if name in others}
     frame = _with_lists(frame, {**known, **dict.fromkeys(list_cols, BAR)}, table.label)
+    left_out = unsettled_notes(table.names, [TITLE], columns)
     if TITLE in columns:
-        frame = frame.with_columns(pl.col(TITLE.name).cast(pl.String))
+        try:
+            frame = frame.with_columns(_as_titles(frame[TITLE.name], table.label))
+        except DataError as error:
+            if title_col is not None:
+                raise
+            frame = frame.drop(TITLE.name)
+            left_out.append(f"title is left out, as no option asks for it ({error})")
     if refuse_duplicates:
         is_repeated = ~frame[ITEM.name].is_first_distinct()
         refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
     notes = rows.notes() + column_notes(columns)
-    notes += unsettled_notes(table.names, [TITLE], columns)
+    notes += left_out
     notes += [
         f"the column {name!r} is left out: {name} is read from another"
         for name in table.names
@@ -138,6 +145,21 @@ def read_items(
     notes += _duplicate_notes(frame)
     frame = frame.unique(ITEM.name, keep="first", maintain_order=True)
     return Catalogue(frame, tuple(f"items: {note}" for note in notes))
+
+
+def _as_titles(values: pl.Series, where: str) -> pl.Series:
+    """The titles as text.
+
+    Raises:
+        DataError: They are of a type that is no text.
+    """
+    try:
+        return values.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        raise DataError(
+            f"{where}: title is of type {values.dtype}; titles are text: name another column with "
+            f"{TITLE.choice}"
+        ) from None
 
 
 def _with_lists(frame: pl.DataFrame, separators: Mapping[str, str], where: str) -> pl.DataFrame:

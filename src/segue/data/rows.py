@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from segue.data.checks import NO_ROWS, BadRowsError, Fault, checked, refuse_where
-from segue.data.ids import are_long_integers, as_ids
+from segue.data.ids import TEXT_TYPES, are_long_integers, as_ids
 from segue.data.roles import (
     EVENT,
     ITEM,
@@ -222,9 +222,10 @@ def _as_weights(values: pl.Series, where: str) -> pl.Series:
 
 def _as_events(values: pl.Series, where: str) -> pl.Series:
     """The kinds of events as text, null where they are null."""
-    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
+    dtype = values.dtype
+    if not (dtype.is_numeric() or isinstance(dtype, (*TEXT_TYPES, pl.Boolean))):
         raise DataError(
-            f"{where}: event is of type {values.dtype}; kinds of events are text or numbers: "
+            f"{where}: event is of type {dtype}; kinds of events are text or numbers: "
             f"name another column with {EVENT.choice}"
         )
     return values.cast(pl.String)

@@ -122,9 +122,9 @@ class _Delimited:
             except pl.exceptions.ComputeError as error:
                 if self.encoding is None and "utf-8" in str(error):
                     return replace(self, encoding=FALLBACK).read(columns)
-                if "found more fields" in str(error):
-                    raise self._ragged(columns) from None
-                raise
+                if "found more fields" not in str(error):
+                    raise
+                return self._read_ragged(columns)
         return replace(rows, encoding=self._told)
 
     @property
@@ -174,11 +174,14 @@ class _Delimited:
             )
         return _distinct(self.text.columns)
 
-    def _ragged(self, columns: Sequence[str]) -> RaggedError:
-        """The rows cut to the number of fields of the first line, and which were longer.
+    def _read_ragged(self, columns: Sequence[str]) -> Rows:
+        """The rows of a file in which some lines are longer than the first.
 
         A header with more fields takes in what follows the others. Separators at the end of a line
         are no fields.
+
+        Raises:
+            RaggedError: Some are longer indeed; the rows are cut.
         """
         header, _, rest = self._content.partition(b"\n")
         if not self.text.has_header:
@@ -192,10 +195,12 @@ class _Delimited:
         parts = [self._named(wide.select(own)), wide.select(is_longer.replace(False, None))]
         rows = _without_blank(pl.concat(parts, how="horizontal"), [*columns, MORE])
         found = np.flatnonzero(rows.frame[MORE].is_not_null().to_numpy()).astype(np.int64)
+        cut = Rows(rows.frame.drop(MORE), rows.num_blank, self._told)
+        if not found.size:
+            return cut
         what = "has more fields than the first"
         fault = Fault("a line", what, QUOTE_IT, found, rows.frame.height, None)
-        cut = Rows(rows.frame.drop(MORE), rows.num_blank, self._told)
-        return RaggedError(str(self.path), [fault], cut)
+        raise RaggedError(str(self.path), [fault], cut)
 
 
 def open_headerless(path: Path, layout: Layout, text: TextFormat) -> Table:
