@@ -14,10 +14,12 @@ from segue.data.roles import (
     CATALOGUE_ITEM,
     ITEM,
     TITLE,
+    Role,
     column_notes,
     find_columns,
     unsettled_notes,
 )
+from segue.data.table import Table
 from segue.data.text_files import Layout, TextFormat
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
@@ -94,6 +96,37 @@ def read_items(
         DataError: As `read_log`, and duplicates that are to be refused.
     """
     table = open_table(source, LAYOUTS, text)
+    columns = _columns_of(table, item_col, title_col, log)
+    left_out = _left_out(table, columns)
+    others = [name for name in table.names if name not in {*columns.values(), *left_out}]
+    rows = table.read([*columns.values(), *others])
+    if rows.frame.is_empty():
+        raise DataError(f"{table.label} holds no items; give a catalogue that has some")
+    frame = rows.frame.rename({column: role.name for role, column in columns.items()})
+    ids = as_ids(frame[ITEM.name], table.label, is_untyped=table.is_untyped)
+    known = {name: separator for name, separator in table.lists.items() if name in others}
+    separators = {**known, **dict.fromkeys(list_cols, BAR)}
+    frame = _with_lists(frame.with_columns(ids), separators, table.label)
+    frame, without_titles = _with_titles(frame, table.label, are_needed=title_col is not None)
+    if refuse_duplicates:
+        is_repeated = ~ids.is_first_distinct()
+        refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
+    notes = [
+        *rows.notes(),
+        *column_notes({r: name for r, name in columns.items() if r.name in frame.columns}),
+        *unsettled_notes(table.names, [TITLE], columns),
+        *without_titles,
+        *(f"the column {name!r} is left out: {why}" for name, why in left_out.items()),
+        *_duplicate_notes(frame),
+    ]
+    frame = frame.unique(ITEM.name, keep="first", maintain_order=True)
+    return Catalogue(frame, tuple(f"items: {note}" for note in notes))
+
+
+def _columns_of(
+    table: Table, item_col: str | None, title_col: str | None, log: InteractionLog | None
+) -> dict[Role, str]:
+    """The columns of the ids and, where there is one, of the titles."""
     own = log.columns.get(ITEM.name) if log is not None else None
     columns = find_columns(
         table.names,
@@ -101,65 +134,41 @@ def read_items(
         table.label,
         preferred={} if own is None else {CATALOGUE_ITEM: own},
     )
-    taken = {role.name for role in columns} - set(columns.values())
-    unread = taken | set(columns.values()) | table.lacking.keys()
-    others = [name for name in table.names if name not in unread]
     for column in columns.values():
         if column in table.lacking:
             raise table.lack_of(column)
-    rows = table.read([*columns.values(), *others])
-    raw = rows.frame
-    if raw.is_empty():
-        raise DataError(f"{table.label} holds no items; give a catalogue that has some")
-    ids = as_ids(
-        raw[columns[CATALOGUE_ITEM]].alias(ITEM.name), table.label, is_untyped=table.is_untyped
-    )
-    frame = raw.rename({column: role.name for role, column in columns.items()})
-    frame = frame.with_columns(ids)
-    known = {name: separator for name, separator in table.lists.items() if name in others}
-    frame = _with_lists(frame, {**known, **dict.fromkeys(list_cols, BAR)}, table.label)
-    left_out = unsettled_notes(table.names, [TITLE], columns)
-    if TITLE in columns:
-        try:
-            frame = frame.with_columns(_as_titles(frame[TITLE.name], table.label))
-        except DataError as error:
-            if title_col is not None:
-                raise
-            frame = frame.drop(TITLE.name)
-            left_out.append(f"title is left out, as no option asks for it ({error})")
-    if refuse_duplicates:
-        is_repeated = ~frame[ITEM.name].is_first_distinct()
-        refuse_where(is_repeated, ids, table.label, "has a second row", "keep one row per item")
-    notes = rows.notes() + column_notes(columns)
-    notes += left_out
-    notes += [
-        f"the column {name!r} is left out: {name} is read from another"
-        for name in table.names
-        if name in taken
-    ]
-    notes += [
-        f"the column {name!r} is left out: {file} has none"
-        for name, file in table.lacking.items()
-        if name not in taken
-    ]
-    notes += _duplicate_notes(frame)
-    frame = frame.unique(ITEM.name, keep="first", maintain_order=True)
-    return Catalogue(frame, tuple(f"items: {note}" for note in notes))
+    return columns
 
 
-def _as_titles(values: pl.Series, where: str) -> pl.Series:
-    """The titles as text.
+def _left_out(table: Table, columns: Mapping[Role, str]) -> dict[str, str]:
+    """The columns that cannot be kept, and why."""
+    taken = {role.name for role in columns} - set(columns.values())
+    lacking = {name: f"{file} has none" for name, file in table.lacking.items()}
+    others = {name: f"{name} is read from another" for name in table.names if name in taken}
+    return {**lacking, **others}
+
+
+def _with_titles(
+    frame: pl.DataFrame, where: str, *, are_needed: bool
+) -> tuple[pl.DataFrame, list[str]]:
+    """The frame with its titles as text, or without them; then a line says why.
 
     Raises:
-        DataError: They are of a type that is no text.
+        DataError: They are needed and no text.
     """
+    if TITLE.name not in frame.columns:
+        return frame, []
+    titles = frame[TITLE.name]
     try:
-        return values.cast(pl.String)
+        return frame.with_columns(titles.cast(pl.String)), []
     except pl.exceptions.PolarsError:
-        raise DataError(
-            f"{where}: title is of type {values.dtype}; titles are text: name another column with "
+        fault = (
+            f"{where}: title is of type {titles.dtype}; titles are text: name another column with "
             f"{TITLE.choice}"
-        ) from None
+        )
+    if are_needed:
+        raise DataError(fault)
+    return frame.drop(TITLE.name), [f"title is left out, as no option asks for it ({fault})"]
 
 
 def _with_lists(frame: pl.DataFrame, separators: Mapping[str, str], where: str) -> pl.DataFrame:
