@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segue.data.splits import last_basket as last_basket
     from segue.data.splits import leave_one_out as leave_one_out
     from segue.data.splits import no_split as no_split
-    from segue.data.text_files import TextFormat as TextFormat
+    from segue.data.text_format import TextFormat as TextFormat
     from segue.errors import SegueError as SegueError
     from segue.fitting import fit as fit
     from segue.model.keras_model import SASRec as SASRec
@@ -39,7 +39,7 @@ _HOMES = {
     "SASRec": "segue.model.keras_model",
     "SegueError": "segue.errors",
     "Session": "segue.training.options",
-    "TextFormat": "segue.data.text_files",
+    "TextFormat": "segue.data.text_format",
     "TrainingConfig": "segue.config",
     "fit": "segue.fitting",
     "global_time": "segue.data.splits",

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from segue.data import archives
+from segue.data.layouts import Layout
 from segue.data.readers import open_table
-from segue.data.text_files import Layout
 from segue.errors import DataError
 
 LAYOUTS = {

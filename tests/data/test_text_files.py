@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from segue.data.items import read_items
+from segue.data.layouts import Layout
 from segue.data.log import read_log
 from segue.data.readers import open_table
-from segue.data.text_files import Layout, TextFormat
+from segue.data.text_format import TextFormat
 from segue.errors import DataError
 
 TAOBAO = "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,buy,1511561733\n"

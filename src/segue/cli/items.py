@@ -68,7 +68,7 @@ class ItemOptions:
             DataError: It cannot be used.
         """
         from segue.data.items import read_items
-        from segue.data.text_files import TextFormat
+        from segue.data.text_format import TextFormat
 
         if self.items is None:
             return None

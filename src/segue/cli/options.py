@@ -155,7 +155,7 @@ class LogColumns(IdColumns):
 
     def _named(self) -> dict[str, Any]:
         """The options of `read_log` that say what the log is."""
-        from segue.data.text_files import TextFormat
+        from segue.data.text_format import TextFormat
 
         return {
             "user_col": self.user_col,

@@ -12,7 +12,7 @@ from segue.data.log import LAYOUTS, kinds_of, read_log, wanted_columns
 from segue.data.readers import Source, open_table
 from segue.data.roles import EVENT
 from segue.data.rows import examine
-from segue.data.text_files import TextFormat
+from segue.data.text_format import TextFormat
 from segue.errors import DataError
 
 # Kinds of events that take something back.

@@ -8,6 +8,7 @@ import polars as pl
 from segue.data.checks import refuse_where, shown, shown_names
 from segue.data.ids import IdLookup, as_ids
 from segue.data.labels import BAR, split_labels
+from segue.data.layouts import Layout
 from segue.data.log import InteractionLog
 from segue.data.readers import Source, open_table
 from segue.data.roles import (
@@ -20,7 +21,7 @@ from segue.data.roles import (
     unsettled_notes,
 )
 from segue.data.table import Table
-from segue.data.text_files import Layout, TextFormat
+from segue.data.text_format import TextFormat
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 

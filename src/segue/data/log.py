@@ -7,11 +7,12 @@ from dataclasses import InitVar, dataclass, field
 import polars as pl
 
 from segue.data.checks import shown, shown_names
+from segue.data.layouts import Layout
 from segue.data.order import is_repeat, shuffled_ties
 from segue.data.readers import Source, open_table
 from segue.data.roles import EVENT, ITEM, TIME, USER, WEIGHT
 from segue.data.rows import Wanted, read_rows
-from segue.data.text_files import Layout, TextFormat
+from segue.data.text_format import TextFormat
 from segue.data.times import TimeUnit, unit_of
 from segue.errors import DataError
 

@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import polars as pl
 
 from segue.data.archives import refuse_bomb
-from segue.data.contents import suffix_of
+from segue.data.contents import is_compressed, suffix_of
 from segue.data.directories import open_directory
+from segue.data.layouts import Layout, is_headerless, open_headerless
 from segue.data.pandas_tables import open_pandas
 from segue.data.table import Table, lazy_table, readable
-from segue.data.text_files import (
-    TEXT_SUFFIXES,
-    Layout,
-    TextFormat,
-    is_compressed,
-    is_headerless,
-    is_json_lines,
-    open_headerless,
-    open_json_lines,
-    open_text,
-)
+from segue.data.text_files import TEXT_SUFFIXES, is_json_lines, open_json_lines, open_text
+from segue.data.text_format import TextFormat
 from segue.errors import DataError
 
 if TYPE_CHECKING:

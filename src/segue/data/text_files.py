@@ -1,4 +1,4 @@
-"""Text files as tables: CSV and its relatives, RecBole's atomic files, MovieLens' headerless ones.
+"""Text files as tables: CSV and its relatives, RecBole's atomic files, JSON lines.
 
 Fields are left as text. Blanks around a field are no part of it, and a field of blanks is an empty
 one; lines without any value are skipped and counted.
@@ -6,8 +6,8 @@ one; lines without any value are skipped and counted.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -15,19 +15,17 @@ import numpy as np
 import polars as pl
 
 from segue.data.checks import Fault, shown_names
-from segue.data.contents import FALLBACK, as_utf8, content_of, decoded, first_line, name_of
+from segue.data.contents import FALLBACK, content_of, decoded, first_line, name_of
 from segue.data.labels import BLANK
 from segue.data.roles import is_usual_name
 from segue.data.table import RaggedError, Rows, Table, lazy_table, readable
+from segue.data.text_format import UNREAD, TextFormat
 from segue.errors import DataError
 
 ATOMIC_SUFFIXES = (".inter", ".item")
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", *ATOMIC_SUFFIXES)
 SNIFFED_SEPARATORS = ",\t;|"
-# https://recbole.io/docs/user_guide/data/atomic_files.html
-ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
-CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
-UNREAD, MORE, BLANK_LINE = "_", "_more", "_blank"
+MORE, BLANK_LINE = "_more", "_blank"
 # Where the first so many of the fields that are too many are empty, the others are not seen.
 MOST_MORE = 16
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
@@ -37,39 +35,6 @@ QUOTE_IT = "quote text that holds a separator, or mend these lines"
 
 class NoHeaderError(DataError):
     """The first line of a text file looks like data."""
-
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How a text file is written, where that is not what it looks like.
-
-    Attributes:
-        has_header: Whether its first line has the columns' names.
-        columns: The columns' names, instead of those in the header; `_` is a column not read.
-        encoding: Such as "cp1252"; by default UTF-8, UTF-16 by its mark, or else Windows-1252.
-    """
-
-    has_header: bool = True
-    columns: tuple[str, ...] | None = None
-    encoding: str | None = None
-
-    def __post_init__(self) -> None:
-        named = [name for name in self.columns or () if name != UNREAD]
-        twice = [name for name in named if named.count(name) > 1]
-        if twice:
-            raise DataError(f"--columns names {twice[0]!r} twice; give every column its own name")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A text file without a header or quotes: what stands between the fields, and their names.
-
-    `lists` are the columns that hold several labels, and what stands between those.
-    """
-
-    separator: str
-    columns: tuple[str, ...]
-    lists: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_text(path: Path, suffix: str, text: TextFormat) -> Table:
@@ -83,7 +48,7 @@ def open_text(path: Path, suffix: str, text: TextFormat) -> Table:
     separator = "\t" if is_atomic or suffix == ".tsv" else _sniffed_separator(header)
     file = _Delimited(path, text, separator, is_atomic, encoding)
     with readable(path):
-        names = tuple(name for name in file.names if name not in _unread(text))
+        names = text.read_of(file.names)
     if text.has_header and text.columns is None:
         _refuse_data(path, names)
     return Table(str(path), names, True, file.read, _atomic_lists(header) if is_atomic else {})
@@ -172,7 +137,7 @@ class _Delimited:
                 f"{len(self.text.columns)}; name every column, and {UNREAD} for one that is not to "
                 f"be read"
             )
-        return _distinct(self.text.columns)
+        return self.text.names
 
     def _read_ragged(self, columns: Sequence[str]) -> Rows:
         """The rows of a file in which some lines are longer than the first.
@@ -203,60 +168,6 @@ class _Delimited:
         raise RaggedError(str(self.path), [fault], cut)
 
 
-def open_headerless(path: Path, layout: Layout, text: TextFormat) -> Table:
-    """Read a file such as MovieLens' `ratings.dat` whole."""
-    layout = layout if text.columns is None else replace(layout, columns=_distinct(text.columns))
-    with readable(path):
-        content, encoding = as_utf8(path, text.encoding)
-        all_lines = pl.read_lines(content)["line"]
-    is_blank = all_lines.str.strip_chars().str.len_bytes() == 0
-    lines = all_lines.filter(~is_blank)
-    fields = lines.str.split_exact(layout.separator, len(layout.columns) - 1)
-    frame = fields.struct.rename_fields(layout.columns).struct.unnest()
-    rows = Rows(frame, int(is_blank.sum()), encoding)
-    faults = _layout_faults(lines, layout)
-
-    def read(columns: Sequence[str]) -> Rows:
-        chosen = replace(rows, frame=frame.select(columns))
-        if faults:
-            raise RaggedError(str(path), faults, chosen)
-        return chosen
-
-    return Table(
-        str(path),
-        tuple(name for name in layout.columns if name not in _unread(text)),
-        True,
-        read,
-        {name: separator for name, separator in layout.lists.items() if name in layout.columns},
-    )
-
-
-def _layout_faults(lines: pl.Series, layout: Layout) -> list[Fault]:
-    """The lines that are no text, and those with another number of fields."""
-    num_fields = len(layout.columns)
-    is_binary = lines.str.contains(CONTROL_CHARACTERS)
-    is_ragged = lines.str.count_matches(layout.separator, literal=True) != num_fields - 1
-    wanted = f"has not the {num_fields} fields {layout.separator.join(layout.columns)}"
-    kinds = {"is not text": is_binary, wanted: is_ragged & ~is_binary}
-    found = {what: np.flatnonzero(is_bad.to_numpy()) for what, is_bad in kinds.items()}
-    return [
-        Fault("a line", what, "mend these lines", rows, len(lines), lines[int(rows[0])])
-        for what, rows in found.items()
-        if rows.size
-    ]
-
-
-def is_headerless(path: Path, layout: Layout) -> bool:
-    """Whether a file whose suffix promises a layout has it, as far as its first line tells.
-
-    RecBole's `.item` has a header with types where GroupLens' `u.item` has none; and many a `.dat`
-    is an ordinary table.
-    """
-    line = first_line(path, None)[0]
-    is_typed = all(field.partition(":")[2] in ATOMIC_TYPES for field in line.split("\t"))
-    return not is_typed and (layout.separator in line or not line.strip())
-
-
 def open_json_lines(path: Path) -> Table:
     """A file of one JSON object a line."""
     with readable(path):
@@ -270,18 +181,6 @@ def is_json_lines(path: Path) -> bool:
         return isinstance(json.loads(first_line(path, None)[0]), dict)
     except ValueError:
         return False
-
-
-def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
-    """The names, those of unread columns made different."""
-    return tuple(
-        f"{UNREAD}{place}" if name == UNREAD else name for place, name in enumerate(columns)
-    )
-
-
-def _unread(text: TextFormat) -> set[str]:
-    """What `_distinct` calls the columns that are not read."""
-    return set(_distinct(text.columns or ())) - set(text.columns or ())
 
 
 def _without_blank(lazy: pl.LazyFrame, columns: Sequence[str]) -> Rows:
