@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from segue.files import write_text
 from segue.serving.app import create_app
 from segue.serving.limits import MAX_HISTORY
 from segue.serving.service import Service
@@ -71,6 +72,12 @@ class JsonLinesStore:
     def has_erased(self, user_ids):
         erased = self._state()[1]
         return [user_id in erased for user_id in user_ids]
+
+    def noted(self, name, value):
+        path = self._path.with_name(f"{self._path.name}.{name}")
+        if not path.exists():
+            write_text(path, value)
+        return path.read_text()
 
     def check(self) -> None:
         self._path.stat()

@@ -17,6 +17,7 @@ import segue
 from segue.config import ENCODERS, Config, ModelConfig, TrainingConfig
 from segue.data.log import InteractionLog
 from segue.data.times import UNKNOWN_TIME
+from segue.serving.stores import StoreError
 
 START = 1_700_000_000  # 2023-11-14T22:13:20 in Unix seconds: date -u -d @1700000000
 DAY = 86_400
@@ -182,7 +183,7 @@ def test_requests_of_a_batch_have_moments_of_their_own(runs, start):
 
 
 @pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/explanations"])
-def test_a_moment_is_refused_where_the_log_has_none_or_it_is_none(runs, start, path):
+def test_a_moment_is_refused_where_the_log_has_none_or_it_is_none(runs, start, path, tmp_path):
     asked: dict[str, object] = {"history": [5], "at": 60}
     if path == "/v1/explanations":
         asked["item_id"] = 1
@@ -194,8 +195,9 @@ def test_a_moment_is_refused_where_the_log_has_none_or_it_is_none(runs, start, p
             "or not known"
         )
         assert client.post(path, json={**asked, "at": None}).status_code == 200
-    with start(run=runs / "unix") as client:
-        for moment in ("tomorrow", True, [START], 1.5, 2**70):
+    database = f"sqlite:///{tmp_path / 'others.sqlite'}"
+    with start(run=runs / "unix", database=database) as client:
+        for moment in ("tomorrow", True, [START], 2**70):
             assert client.post(path, json={**asked, "at": moment}).status_code == 422, moment
 
 
@@ -235,3 +237,63 @@ def test_the_openapi_document_tells_of_the_moment(runs, start):
         for name in ("RecommendationRequest", "ExplanationRequest"):
             assert "now by default" in schemas[name]["properties"]["at"]["description"]
             assert "at" not in schemas[name].get("required", [])
+
+
+def rejections(client: httpx.Client, *times: object) -> list[tuple[int, str]]:
+    events = [
+        {"user_id": "new", "item_id": place, "timestamp": moment}
+        for place, moment in enumerate(times)
+    ]
+    answer = client.post("/v1/events", json={"events": events}).json()
+    assert answer["accepted"] + len(answer["rejected"]) == len(times)
+    return [(each["index"], each["reason"]) for each in answer["rejected"]]
+
+
+@pytest.mark.parametrize("as_sent", [unix, milliseconds, iso])
+def test_an_event_far_from_the_log_and_from_now_is_rejected_with_the_reason(runs, start, as_sent):
+    now = int(time.time())
+    fine = [START, START - 300 * DAY, now, now + DAY // 2]
+    ahead, before = [now + 3 * DAY, now + 10**8], [START - 12 * 365 * DAY, 0]
+    others = {
+        unix: [milliseconds(START), "20231114"],
+        milliseconds: [unix(START), "20231114"],
+        iso: ["9999-12-31", "0001-01-01"],
+    }
+    with start(run=runs / as_sent.__name__) as client:
+        sent = [*map(as_sent, fine + ahead + before), *others[as_sent]]
+        rejected = dict(rejections(client, *sent))
+        assert list(rejected) == [4, 5, 6, 7, 8, 9]
+        assert all("too far ahead of now" in rejected[place] for place in (4, 5))
+        assert all("too far before the run's log" in rejected[place] for place in (6, 7))
+        assert all("give times in the unit of the run's log" in why for why in rejected.values())
+
+
+def test_a_clock_finer_than_the_log_is_cut_down(runs, start):
+    with start(run=runs / "unix") as client:
+        assert rejections(client, START + 0.75, str(START + 1.25)) == []
+        items = client.get("/v1/users/new/history").json()["items"]
+        assert [item["timestamp"] for item in items] == [START, START + 1]
+        assert hours(client, history=[{"item_id": 5, "timestamp": START}], at=START + 3600.5) == [
+            1,
+            -1,
+        ]
+
+
+def test_an_order_has_no_bounds_and_no_fractions(runs, start):
+    with start(run=runs / "position") as client:
+        rejected = rejections(client, -(10**9), 10**12, 2.5, "12.5")
+        assert [place for place, _ in rejected] == [2, 3]
+        assert all("whole numbers" in why for _, why in rejected)
+
+
+def test_a_run_in_another_unit_is_refused_at_the_start_and_at_a_reload(runs, start, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(runs / "unix")
+    with start(run=link) as client:
+        link.unlink()
+        link.symlink_to(runs / "milliseconds")
+        answer = client.post("/v1/admin/reload")
+        assert answer.status_code == 422
+        assert "in the unit s, but the run's log has integer in ms" in answer.json()["detail"]
+    with pytest.raises(StoreError, match="the unit s, but"), start(run=link):
+        pass

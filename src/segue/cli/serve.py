@@ -178,7 +178,7 @@ def export(
     settings = _settings(run, database=database)
     try:
         from segue.serving.export import exported
-        from segue.serving.stores import open_store
+        from segue.serving.stores import open_store_of
         from segue.serving.times import Clock
     except ModuleNotFoundError as error:
         raise _missing(error) from None
@@ -186,7 +186,7 @@ def export(
         raise OutputError(f"{target} exists; replace it with --force, or choose another place")
     loaded = read_run(run)
     clock = Clock.of(loaded.split.histories if loaded.split else None)
-    store = open_store(settings.database_url, clock.kind, erasure_key=settings.keys.erasure)
+    store = open_store_of(clock, settings.database_url, erasure_key=settings.keys.erasure)
     try:
         log = exported(loaded, store, is_whole=whole)
     finally:

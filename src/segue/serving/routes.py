@@ -341,7 +341,7 @@ def _event(model: ServedModel, given: object) -> StoredEvent:
         event.event_id,
         str(event.user_id),
         str(event.item_id),
-        model.clock.stored(event.timestamp),
+        model.clock.kept(event.timestamp),
         event.weight,
     )
 

@@ -30,10 +30,10 @@ from segue.serving.stores import (
     Append,
     Erase,
     HistoryStore,
-    StoreError,
     UserEvents,
     Write,
-    open_store,
+    check_unit,
+    open_store_of,
 )
 
 log = logging.getLogger("segue.serving")
@@ -94,12 +94,12 @@ class Service:
 
         Raises:
             RunError: See `Recommender.load`.
-            ConfigError, StoreError: See `open_store`.
+            ConfigError, StoreError: See `open_store_of`.
         """
         self.settings = settings
         self.model = _loaded(settings)
-        self.store: HistoryStore = open_store(
-            settings.database_url, self.model.clock.kind, erasure_key=settings.keys.erasure
+        self.store: HistoryStore = open_store_of(
+            self.model.clock, settings.database_url, erasure_key=settings.keys.erasure
         )
         self.metrics = Metrics(lambda: self._questions.waiting)
         self.metrics.show_model(self.model.version)
@@ -210,11 +210,7 @@ class Service:
             raise BusyError("a reload is under way; wait for its end")
         try:
             model = await asyncio.to_thread(_loaded_again, self.settings)
-            if model.clock.kind != self.store.kind:
-                raise StoreError(
-                    f"the run's log has {model.clock.kind} times, but the stored events have "
-                    f"{self.store.kind} ones; start a service with another --database for it"
-                )
+            await asyncio.to_thread(check_unit, self.store, model.clock)
             before, self.model = self.model.version, model
             await asyncio.to_thread(self._free)
         finally:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
-from segue.data.times import ORIGIN_S, UNKNOWN_TIME, TimeUnit, as_moment, to_seconds
+from segue.data.times import DAY_S, ORIGIN_S, UNKNOWN_TIME, TimeUnit, as_moment, to_seconds
 from segue.errors import DataError
 
 Kind = Literal["integer", "float", "datetime"]
@@ -20,6 +20,10 @@ Stored = int | float
 Given = int | float | str
 
 MAX_STORED = 2**63
+# How far the time of an event may be before the log begins, and ahead of now: the clocks of clients
+# are wrong by less, and seconds taken for milliseconds, or the other way round, by more.
+EARLIER_S = 10 * 365 * DAY_S
+AHEAD_S = DAY_S
 EPOCH = dt.datetime(1970, 1, 1)
 KINDS: dict[str, Kind] = {"i": "integer", "f": "float", "M": "datetime"}
 DTYPES: dict[Kind, pl.DataType] = {
@@ -40,19 +44,25 @@ class Clock:
         kind: What the log's times are.
         unit: Theirs, and that of the times that clients send.
         has_moments: Whether the log's times are moments, which models may read.
+        first, last: The log's own, as they are kept; of moments only.
     """
 
     kind: Kind
     unit: TimeUnit
     has_moments: bool
+    first: Stored = 0
+    last: Stored = 0
 
     @classmethod
     def of(cls, histories: Histories | None) -> Self:
         """The clock of a run's log; clients of a run without times send Unix seconds."""
         if histories is None or histories.timestamps is None or not histories.num_interactions:
             return cls("integer", TimeUnit.S, has_moments=False)
-        kind = KINDS[histories.timestamps.dtype.kind]
-        return cls(kind, histories.unit, has_moments=histories.unit.is_moment)
+        times = histories.timestamps
+        ends = np.array([times.min(), times.max()], times.dtype)
+        first, last = (ends.astype(np.int64) if times.dtype.kind == "M" else ends).tolist()
+        kind, unit = KINDS[times.dtype.kind], histories.unit
+        return cls(kind, unit, has_moments=unit.is_moment, first=first, last=last)
 
     def stored(self, given: Given) -> Stored:
         """A time that a client sent, as it is kept.
@@ -65,11 +75,32 @@ class Clock:
             return int(moment.astype("datetime64[us]").astype(np.int64))
         if self.kind == "float":
             return float(moment)
-        if isinstance(given, str):
+        if self.unit.is_moment:
             moment = math.floor(moment)  # a clock time finer than the log's unit
         if moment != math.floor(moment) or not -MAX_STORED <= moment < MAX_STORED:
             raise DataError(f"the log's times are whole numbers, not {given!r}; give one of those")
         return int(moment)
+
+    def kept(self, given: Given) -> Stored:
+        """The time of an event, as it is kept for good.
+
+        Raises:
+            DataError: It is no time, or none in the log's unit; or it is so far from the log and
+                from now that it is of another unit.
+        """
+        stored = self.stored(given)
+        if not self.has_moments:
+            return stored
+        per_second = self.unit.per_second
+        earliest = self.first - EARLIER_S * per_second
+        latest = max(self.last, (time.time() + AHEAD_S) * per_second)
+        if not earliest <= stored <= latest:
+            side = "before the run's log" if stored < earliest else "ahead of now"
+            raise DataError(
+                f"the time {given!r} is too far {side}; give times in the unit of the run's log, "
+                f"such as {self.shown(self.last)}, its last"
+            )
+        return stored
 
     def stored_all(self, times: npt.NDArray[Any]) -> list[Stored]:
         """Times of the log as they are kept."""

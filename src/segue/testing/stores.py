@@ -20,6 +20,7 @@ def check_store(open_again: Callable[[], HistoryStore]) -> None:
     with closing(open_again()) as store:
         store.check()
         kind = store.kind
+        assert store.noted("unit", "s") == "s", "what is noted must be told again"
         assert kind == "integer", f"kind must be what the store was made with, got {kind}"
         accepted = store.write([Append([_event("ann", "3", 30), _event("ann", "1", 10, "a")])])
         assert accepted == [2], f"two new events must count as 2, got {accepted}"
@@ -29,6 +30,7 @@ def check_store(open_again: Callable[[], HistoryStore]) -> None:
         _check_together(store)
         _check_everything(store)
     with closing(open_again()) as store:
+        assert store.noted("unit", "ms") == "s", "what was noted first must stay"
         _check_ann(_one(store, "ann"))
         _check_duplicates(store)
         _check_newest(store)

@@ -10,7 +10,9 @@ from segue.serving.stores.protocol import (
     StoreError,
     UserEvents,
     Write,
+    check_unit,
     open_store,
+    open_store_of,
 )
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "StoredEvent",
     "UserEvents",
     "Write",
+    "check_unit",
     "open_store",
+    "open_store_of",
     "sql",
 ]

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from segue.config.registry import Registry
 from segue.errors import ConfigError, SegueError
-from segue.serving.times import Kind, Stored
+from segue.serving.times import Clock, Kind, Stored
 
 
 class StoreError(SegueError):
@@ -102,6 +102,10 @@ class HistoryStore(Protocol):
         """Which of these users were erased."""
         ...
 
+    def noted(self, name: str, value: str) -> str:
+        """What is noted under that name, with the events: this value, if there was none before."""
+        ...
+
     def check(self) -> None:
         """Raises `StoreError` where the store cannot be read."""
         ...
@@ -111,6 +115,7 @@ class HistoryStore(Protocol):
         ...
 
 
+TIME_UNIT = "time_unit"
 STORES: Registry[Callable[..., HistoryStore]] = Registry("store", "segue.serving.stores")
 
 
@@ -132,3 +137,34 @@ def open_store(url: str, kind: Kind, *, erasure_key: str | None = None) -> Histo
             "the database URL cannot be read; give sqlite:///FILE or postgresql://HOST/NAME"
         )
     return STORES[scheme.partition("+")[0]](url, kind, erasure_key=erasure_key)
+
+
+def open_store_of(clock: Clock, url: str, *, erasure_key: str | None = None) -> HistoryStore:
+    """`open_store`, for events whose times are those of a log.
+
+    Raises:
+        ConfigError: See `open_store`.
+        StoreError: See `open_store`, or the events have times of another unit.
+    """
+    store = open_store(url, clock.kind, erasure_key=erasure_key)
+    try:
+        check_unit(store, clock)
+    except SegueError:
+        store.close()
+        raise
+    return store
+
+
+def check_unit(store: HistoryStore, clock: Clock) -> None:
+    """Refuse to read seconds as milliseconds.
+
+    Raises:
+        StoreError: The stored events have times of another kind or unit than the log.
+    """
+    held = store.noted(TIME_UNIT, clock.unit)
+    if (store.kind, held) != (clock.kind, clock.unit):
+        raise StoreError(
+            f"the stored events have times of the kind {store.kind} in the unit {held}, but the "
+            f"run's log has {clock.kind} in {clock.unit}; train on a log in the same unit, or give "
+            f"another --database"
+        )

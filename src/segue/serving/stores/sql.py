@@ -132,6 +132,11 @@ class SQLStore:
             if event.event_id in kept and event != kept[event.event_id]
         ]
 
+    def noted(self, name: str, value: str) -> str:
+        """As `HistoryStore.noted`."""
+        with self._failures(), self._engine.begin() as connection:
+            return self._note(connection, name, value)
+
     def check(self) -> None:
         """As `HistoryStore.check`: asks the database for its kind of times."""
         with self._failures(), self._engine.connect() as connection:
@@ -189,10 +194,7 @@ class SQLStore:
             if not self._is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
             self._tables.create_all(connection)
-            row = {"name": TIME_KIND, "value": kind}
-            connection.execute(self._insert(self._meta).values(row).on_conflict_do_nothing())
-            is_kind = self._meta.c.name == TIME_KIND
-            held = connection.execute(sa.select(self._meta.c.value).where(is_kind)).scalar_one()
+            held = self._note(connection, TIME_KIND, kind)
             if held != kind:
                 raise StoreError(
                     f"{self._place} holds events with {held} times, but the run's log has {kind} "
@@ -203,6 +205,13 @@ class SQLStore:
             self._erasure_key, self._key_place = self._key(erasure_key, may_make=not has_erased)
             if has_erased:
                 self._check_key(connection)
+
+    def _note(self, connection: sa.Connection, name: str, value: str) -> str:
+        row = {"name": name, "value": value}
+        connection.execute(self._insert(self._meta).values(row).on_conflict_do_nothing())
+        is_named = self._meta.c.name == name
+        held: str = connection.execute(sa.select(self._meta.c.value).where(is_named)).scalar_one()
+        return held
 
     def _written(self, writes: Sequence[Write]) -> list[int]:
         for tries in range(1, MAX_TRIES + 1):
@@ -238,8 +247,7 @@ class SQLStore:
 
     def _check_key(self, connection: sa.Connection) -> None:
         """Note the key with the first user that is erased; raises `StoreError` if it is another."""
-        row = {"name": KEY_PRINT, "value": self._print()}
-        connection.execute(self._insert(self._meta).values(row).on_conflict_do_nothing())
+        self._note(connection, KEY_PRINT, self._print())
         self._erased_hashes(connection, sa.false())
 
     def _erased_hashes(
