@@ -33,6 +33,7 @@ def test_inspect_prints_what_the_log_is_like_and_the_command_that_trains_on_it(c
     assert fault.startswith(
         "  user_id is null in 1 (3.2%) of the rows, first in row 31; drop these"
     )
+    assert "  times              0 to 29; an order and no moments" in lines
     assert "  users              3; 0 (0.0%) have fewer than 3" in lines
     assert lines[-1] == f"  segue fit '{log}' --user-col who --drop-bad-rows --out RUN"
 

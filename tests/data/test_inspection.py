@@ -3,6 +3,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from segue.data.inspection import inspect_log
 from segue.errors import DataError
@@ -117,6 +119,26 @@ def test_an_empty_log_is_told() -> None:
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         inspect_log(tmp_path / "log.csv")
+
+
+WORDS = st.sampled_from(
+    ["1", "-3", "4.5", "x", "é", "", '"a,b"', '"', "nan", "2024-01-05", "1511544070", "9" * 20]
+)
+NAMES = st.sampled_from(["user", "user_id", "item", "time", "rating", "score", "event", "x", "1"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(NAMES, min_size=1, max_size=5), st.lists(st.lists(WORDS, max_size=6), max_size=6))
+def test_no_text_ends_an_examination_but_in_one_line(
+    tmp_path: Path, header: list[str], rows: list[list[str]]
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(",".join(row) for row in [header, *rows]))
+    try:
+        told = inspect_log(path).problems
+    except DataError as error:
+        told = (str(error),)
+    assert not any("\n" in each for each in told)
 
 
 def doubled(frame: pl.DataFrame) -> pl.DataFrame:

@@ -130,6 +130,20 @@ def test_utf_16_is_known_by_its_mark(tmp_path: Path, encoding: str) -> None:
     assert any("UTF-16" in note for note in log.notes)
 
 
+@pytest.mark.parametrize("name", ["log.csv", "ratings.dat"])
+def test_damaged_utf_8_is_refused_and_not_garbled(tmp_path: Path, name: str) -> None:
+    separator = "::" if name.endswith("dat") else ","
+    rows = [["Zoë", "Café", "3", "1"], ["José", "Œuvre", "3", "2"], ["Caf?", "é", "3", "3"]]
+    lines = [["user", "item", "rating", "time"], *rows] if separator == "," else rows
+    text = "\n".join(separator.join(line) for line in lines)
+    path = write(tmp_path / name, text.encode().replace(b"?", b"\xe9"))
+    line = 4 if separator == "," else 3
+    with pytest.raises(DataError, match=f"UTF-8 but for 1 characters, the first in line {line}; "):
+        read_log(path)
+    log = read_log(path, text=TextFormat(encoding="cp1252"))
+    assert log.frame["user_id"].to_list()[2] == "Café"
+
+
 def test_a_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", b"\xef\xbb\xbf" + CAFE.encode())
     assert open_table(path, {}, TextFormat(encoding="utf-8")).names[0] == "user_id"

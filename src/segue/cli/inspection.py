@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from segue.data.inspection import FoundFault, Inspection
 
 MAX_KINDS = 10
+UNITS = {
+    "order": "an order and no moments",
+    "s": "Unix time in seconds",
+    "ms": "Unix time in milliseconds",
+    "us": "Unix time in microseconds",
+    "ns": "Unix time in nanoseconds",
+    "datetime": "datetimes",
+}
 
 
 def print_inspection(found: "Inspection", command: str | None) -> None:
@@ -54,7 +62,7 @@ def _print_description(log: "Description", events: Mapping[str, int]) -> None:
         ("interactions", f"{log.interactions:,}"),
         ("users", f"{log.users:,}; {_share(log.short_histories, log.users)} have fewer than 3"),
         ("items", f"{log.items:,}; {_share(log.items_seen_once, log.items)} were seen once"),
-        ("times", f"{moments}; unit: {log.unit}"),
+        ("times", f"{moments}; {UNITS[log.unit]}"),
         ("bulk of the times", f"{log.bulk_first} to {log.bulk_last}; far outside: {log.strays:,}"),
         ("history length", _spread(log.history_lengths)),
         ("weight", _weight(log)),

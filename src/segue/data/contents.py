@@ -13,6 +13,7 @@ HEADER_LIMIT_BYTES = 1 << 20
 # It contains all of Latin-1 that occurs in text: MovieLens-1M is Latin-1, and accented text of
 # either is practically never valid UTF-8.
 FALLBACK, FALLBACK_NAME = "cp1252", "Windows-1252"
+REPLACEMENT = "\ufffd"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -47,7 +48,8 @@ def first_line(path: Path, encoding: str | None) -> tuple[str, str | None]:
     try:
         return line.decode("utf-8-sig").rstrip("\r\n"), None
     except UnicodeDecodeError:
-        return line.decode(FALLBACK, errors="replace").rstrip("\r\n"), FALLBACK
+        encoding = fallback_of(path)
+        return line.decode(encoding, errors="replace").rstrip("\r\n"), encoding
 
 
 def as_utf8(path: Path, encoding: str | None) -> tuple[bytes, str | None]:
@@ -59,7 +61,26 @@ def as_utf8(path: Path, encoding: str | None) -> tuple[bytes, str | None]:
         content.decode()
         return content, None
     except UnicodeDecodeError:
-        return decoded(path, content, FALLBACK), FALLBACK_NAME
+        return decoded(path, content, fallback_of(path)), FALLBACK_NAME
+
+
+def fallback_of(path: Path) -> str:
+    """The encoding of a file that is not UTF-8.
+
+    Raises:
+        DataError: Most of what is not ASCII is UTF-8 nevertheless: it is damaged, and would be
+            garbled in another encoding.
+    """
+    text = content_of(path).decode(errors="replace")
+    num_bad = text.count(REPLACEMENT)
+    num_good = len(text) - len(text.encode("ascii", errors="ignore")) - num_bad
+    if num_good <= num_bad:
+        return FALLBACK
+    line = text[: text.index(REPLACEMENT)].count("\n") + 1
+    raise DataError(
+        f"{path} is UTF-8 but for {num_bad:,} characters, the first in line {line:,}; mend them, "
+        f"or name its encoding with {ENCODING_OPTIONS}"
+    )
 
 
 def decoded(path: Path, content: bytes, encoding: str) -> bytes:

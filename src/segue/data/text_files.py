@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from segue.data.checks import Fault, shown_names
-from segue.data.contents import FALLBACK, content_of, decoded, first_line, name_of
+from segue.data.contents import content_of, decoded, fallback_of, first_line, name_of
 from segue.data.labels import BLANK
 from segue.data.roles import is_usual_name
 from segue.data.table import RaggedError, Rows, Table, lazy_table, readable
@@ -86,7 +86,7 @@ class _Delimited:
                 rows = _without_blank(self._named(self._scan(self._source)), columns)
             except pl.exceptions.ComputeError as error:
                 if self.encoding is None and "utf-8" in str(error):
-                    return replace(self, encoding=FALLBACK).read(columns)
+                    return replace(self, encoding=fallback_of(self.path)).read(columns)
                 if "found more fields" not in str(error):
                     raise
                 return self._read_ragged(columns)
