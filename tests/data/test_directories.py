@@ -1,5 +1,6 @@
 import datetime as dt
 import gzip
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,50 @@ def test_directories_of_csv_files_are_read_by_the_columns_names(tmp_path: Path) 
     assert any("Windows-1252" in note for note in log.notes)
 
 
+def zipped(path: Path, files: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text.encode("cp1252"))
+    return path
+
+
+@pytest.mark.parametrize("item", ["Cafe", "Café"])
+def test_a_file_alone_in_a_zip_archive_is_read(tmp_path: Path, item: str) -> None:
+    files = {"data/log.csv": f"user,item,time\nu,{item},1\n", "__MACOSX/._log.csv": "x"}
+    path = zipped(tmp_path / "archive.zip", files)
+    assert read_log(path).frame.rows() == [("u", item, 1)]
+    assert read_log(tmp_path).frame.rows() == [("u", item, 1)]
+    lines = zipped(tmp_path / "log.zip", {"log.jsonl": '{"user":"u","item":7,"time":1}\n'})
+    assert read_log(lines).frame.rows() == [("u", 7, 1)]
+
+
+def test_longer_lines_in_a_zip_archive_are_found(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "log.zip", {"log.csv": "user,item,time\nu,1,1\nu,2,2,x\n"})
+    assert read_log(path, drop_bad_rows=True).frame.rows() == [("u", 1, 1)]
+
+
+@pytest.mark.parametrize("name", ["log.parquet.zip", "log.parquet.gz"])
+def test_parquet_in_an_archive_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    path = zipped(tmp_path / name, {"log.parquet": "PAR1"})
+    with pytest.raises(DataError, match="unpack it"):
+        read_log(path)
+
+
+def test_an_archive_of_several_files_is_to_be_unpacked(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "ml.zip", {"ratings.csv": "a", "movies.csv": "b"})
+    with pytest.raises(DataError, match=r"type '\.zip' are not read; unpack it"):
+        read_log(path)
+
+
+def test_a_damaged_archive_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "log.zip", {"log.csv": "user,item,time\n" + "u,1,1\n" * 99})
+    content = bytearray(path.read_bytes())
+    content[45] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"log\.zip cannot be read: .*; unpack it"):
+        read_log(path)
+
+
 @pytest.mark.parametrize(
     "name", ["log.jsonl", "log.ndjson", "log.json", "l[o]g?.jsonl", "log.jsonl.gz"]
 )
@@ -148,7 +193,7 @@ def test_lines_that_are_no_json_are_refused_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("log.csv.zip", "unpack it"),
+        ("log.csv.zip", "unpack it"),  # it is none
         ("log.csv.bz2", "unpack it"),
         ("log.xlsx", "save the sheet as CSV"),
         ("log.feather", "save the table as Parquet"),

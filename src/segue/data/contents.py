@@ -4,7 +4,11 @@ Text is UTF-8, or UTF-16 by its mark, or else what spreadsheets of western Windo
 """
 
 import gzip
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from segue.data.table import ENCODING_OPTIONS, readable
 from segue.errors import DataError
@@ -17,25 +21,68 @@ REPLACEMENT = "\ufffd"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether the file is gzipped, by its name."""
-    return path.suffix.lower() == ".gz"
-
-
 def suffix_of(path: Path) -> str:
-    """The lower-case suffix, that of the file inside where `path` is compressed."""
-    return (path.with_suffix("") if is_compressed(path) else path).suffix.lower()
+    """The lower-case suffix, that of the file inside where `path` is `.gz` or `.zip`.
+
+    It is `.zip` where an archive holds several files, or cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return path.with_suffix("").suffix.lower()
+    if suffix == ".zip" and path.is_file():
+        with suppress(zipfile.BadZipFile, OSError):
+            return Path(_only_member(path) or path).suffix.lower()
+    return suffix
+
+
+def is_zipped(path: Path) -> bool:
+    """Whether a file is in a zip archive, which Polars does not read by itself."""
+    return path.suffix.lower() == ".zip"
 
 
 def content_of(path: Path) -> bytes:
     """The bytes of a file, unpacked."""
-    content = path.read_bytes()
-    return gzip.decompress(content) if is_compressed(path) else content
+    with _opened(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """A file, to be read unpacked.
+
+    Raises:
+        DataError: It is a zip archive that cannot be read.
+    """
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path) as file:
+            yield file
+    elif is_zipped(path):
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(_only_member(path) or "") as file:
+                yield file
+        except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
+            raise DataError(f"{path} cannot be read: {error}; unpack it") from error
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def _only_member(path: Path) -> str | None:
+    """The name of the file in a zip archive; None where it holds none or several."""
+    with zipfile.ZipFile(path) as archive:
+        names = [each.filename for each in archive.infolist() if not each.is_dir()]
+    visible = [name for name in names if not is_hidden(Path(name))]
+    return visible[0] if len(visible) == 1 else None
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a name on the way is one that data files do not have: `.part`, `_temporary`."""
+    return any(name.startswith((".", "_")) for name in path.parts)
 
 
 def first_line(path: Path, encoding: str | None) -> tuple[str, str | None]:
     """The first line, and the encoding where that is seen not to be UTF-8 already."""
-    with readable(path), gzip.open(path) if is_compressed(path) else path.open("rb") as file:
+    with readable(path), _opened(path) as file:
         line = file.readline(HEADER_LIMIT_BYTES)
         if encoding is None and line.startswith(UTF_16_MARKS):
             encoding = "utf-16"

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from segue.data.checks import Fault
-from segue.data.contents import suffix_of
+from segue.data.contents import is_hidden, suffix_of
 from segue.data.table import RaggedError, Rows, Table
 from segue.errors import DataError
 
@@ -56,7 +56,7 @@ def data_files(path: Path, suffixes: Container[str]) -> list[Path]:
     return [
         file
         for file in sorted(path.rglob("*"))
-        if suffix_of(file) in suffixes and file.is_file() and not _is_hidden(file.relative_to(path))
+        if suffix_of(file) in suffixes and file.is_file() and not is_hidden(file.relative_to(path))
     ]
 
 
@@ -143,8 +143,3 @@ def _refuse_others(path: Path) -> None:
 
 def _any(paths: Iterable[Path]) -> bool:
     return next(iter(paths), None) is not None
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether a name on the way is one that data files do not have: `.part`, `_temporary`."""
-    return any(name.startswith((".", "_")) for name in path.parts)

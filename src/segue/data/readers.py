@@ -57,7 +57,7 @@ def open_table(
     Args:
         source: A file, a directory of files of one kind (Parquet, CSV or JSON lines; all of them,
             in the order of their paths; the folders' names add no columns), or a Polars or pandas
-            DataFrame. `.gz` after the suffix of a text file means that it is compressed.
+            DataFrame. A text file may be compressed (`.gz`), or alone in a zip archive.
         layouts: The headerless files that the caller understands, by lower-case suffix.
         text: How a text file is written.
 
@@ -97,6 +97,8 @@ def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> T
         with readable(path):
             refuse_bomb(path)
     suffix = suffix_of(path)
+    if suffix in PARQUET_SUFFIXES and path.suffix.lower() != suffix:
+        raise DataError(f"{path}: Parquet is not read out of other files; unpack it")
     if suffix in PARQUET_SUFFIXES:
         with readable(path):
             return lazy_table(pl.scan_parquet(path, glob=False), str(path))

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from segue.data.checks import Fault, shown_names
-from segue.data.contents import content_of, decoded, fallback_of, first_line, name_of
+from segue.data.contents import content_of, decoded, fallback_of, first_line, is_zipped, name_of
 from segue.data.labels import BLANK
 from segue.data.roles import is_usual_name
 from segue.data.table import RaggedError, Rows, Table, lazy_table, readable
@@ -100,7 +100,8 @@ class _Delimited:
 
     @property
     def _source(self) -> Path | BytesIO:
-        return self.path if self.encoding is None else BytesIO(self._content)
+        is_plain = self.encoding is None and not is_zipped(self.path)
+        return self.path if is_plain else BytesIO(self._content)
 
     @property
     def _content(self) -> bytes:
