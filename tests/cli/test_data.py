@@ -38,6 +38,28 @@ def test_inspect_prints_what_the_log_is_like_and_the_command_that_trains_on_it(c
     assert lines[-1] == f"  segue fit '{log}' --user-col who --drop-bad-rows --out RUN"
 
 
+def test_inspect_tells_of_days_weights_events_and_sorted_ties(command, tmp_path):
+    rows = [
+        f"{user},{item},2024-01-0{1 + item // 4},{item % 5},{'view' if item % 2 else 'buy'}"
+        for user in range(3)
+        for item in range(12)
+    ]
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,date,rating,event\n" + "\n".join(rows) + "\nx,1,soon,1,buy\n")
+    lines = {line.strip() for line in command("data", "inspect", log).out.splitlines()}
+    assert (
+        "times              2024-01-01T00:00:00 to 2024-01-03T00:00:00 (2 days), in whole days; "
+        "datetimes" in lines
+    )
+    assert "events             buy 19 (51.4%), view 18 (48.6%)" in lines
+    (weight,) = [line for line in lines if line.startswith("weight  ")]
+    assert weight.endswith("50% 1.5, 75% 3, 90% 4, 99% 4, max 4; missing in 0 (0.0%)")
+    (ties,) = [line for line in lines if line.startswith("ties")]
+    assert ties.endswith("within them the item ids rise in 100.0%: sorted by a file")
+    assert any("first 'soon' in row 37" in line for line in lines)
+    assert any(line.startswith("--ties shuffle") for line in lines)
+
+
 def test_what_is_given_already_is_not_advised_again(command, tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("user,item,time\n1,1,1\n,2,2\n")
