@@ -339,7 +339,7 @@ def test_most_of_the_times_decide_what_they_are_and_not_the_first(
 
 def test_times_that_are_neither_numbers_nor_dates_are_refused_as_such() -> None:
     frame = pl.DataFrame({"user_id": [1] * 3, "item_id": [1] * 3, "timestamp": ["soon", "?", "5"]})
-    with pytest.raises(DataError, match="is a number among other times in 1 of 3 .* is neither"):
+    with pytest.raises(DataError, match=r"is a number among other times in 1 of 3 .* is neither"):
         read_log(frame)
 
 
