@@ -1,4 +1,5 @@
 import gzip
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -297,3 +298,11 @@ def test_uuids_of_pandas_are_text_and_the_missing_stay_missing() -> None:
     uuid = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
     frame = pd.DataFrame({"a": [None, uuid, uuid]}, dtype=object)
     assert open_table(frame, {}).read(["a"]).frame["a"].to_list() == [None, str(uuid), str(uuid)]
+
+
+def test_a_zip_archive_that_unpacks_to_more_than_any_log_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("log.csv", "user_id,item_id,timestamp\n" + "1,1,1\n" * 2_000_000)
+    with pytest.raises(DataError, match="unpacks to more than 200 times its size"):
+        open_table(path, LAYOUTS)

@@ -7,6 +7,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from segue.errors import DataError, DatasetError
@@ -58,13 +59,25 @@ def is_unpacked(directory: Path) -> bool:
         return False
 
 
+COMPRESSED_SUFFIXES = (".gz", ".zip")
+
+
 def refuse_bomb(path: Path) -> None:
-    """Refuse a gzip file that unpacks to more than any log does, before it is unpacked.
+    """Refuse a file of `COMPRESSED_SUFFIXES` that unpacks to more than any log does.
+
+    A zip archive says how large its members are, and no more than that is read of them.
 
     Raises:
         DataError: It does.
         OSError, EOFError, zlib.error: It cannot be read.
     """
+    if path.suffix.lower() == ".zip":
+        try:
+            with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+                _check(archive.infolist(), path.parent)
+        except DatasetError as error:
+            raise DataError(f"{path}: {error}") from None
+        return
     by_ratio = max(SMALL_MEMBER_BYTES, MAX_RATIO * path.stat().st_size)
     unpacked = 0
     with gzip.open(path) as file:

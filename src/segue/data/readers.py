@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
-from segue.data.archives import refuse_bomb
-from segue.data.contents import is_compressed, suffix_of
+from segue.data.archives import COMPRESSED_SUFFIXES, refuse_bomb
+from segue.data.contents import suffix_of
 from segue.data.directories import open_directory
 from segue.data.layouts import Layout, is_headerless, open_headerless
 from segue.data.pandas_tables import open_pandas
@@ -93,7 +93,7 @@ def _open_path(path: Path, layouts: Mapping[str, Layout], text: TextFormat) -> T
         return open_directory(path, DIRECTORY_KINDS, lambda file: _open_path(file, layouts, text))
     if not path.is_file():
         raise DataError(f"no such file or directory: {path}")
-    if is_compressed(path):
+    if path.suffix.lower() in COMPRESSED_SUFFIXES:
         with readable(path):
             refuse_bomb(path)
     suffix = suffix_of(path)
