@@ -58,6 +58,9 @@ class JsonLinesStore:
                 os.fsync(file.fileno())
         return counts
 
+    def has_remains(self):
+        return False
+
     def clashing(self, events):
         known = {event.event_id: event for event in self._state()[0]}
         return [

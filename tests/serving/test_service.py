@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import shutil
+import sqlite3
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -127,6 +129,10 @@ def test_an_id_of_another_event_is_rejected_with_the_reason(client):
     assert history(client, "clash bob") == [(3, 3), (5, 5)]
 
 
+def erased(user: str, events: int) -> dict[str, object]:
+    return {"user_id": user, "events": events, "is_pending": False}
+
+
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160))]
 
 
@@ -150,7 +156,7 @@ def test_what_events_take_erasure_erases(start):
             assert taken == (not any(each in user for each in CONTROLS))
             if taken:
                 assert client.get(path).json()["user_id"] == user
-                assert client.delete(path).json() == {"user_id": user, "events": 1}
+                assert client.delete(path).json() == erased(user, 1)
                 assert client.get(path).status_code == 404
 
         check()
@@ -162,8 +168,22 @@ def test_ids_of_before_with_a_line_break_are_shown_and_erased(start):
         client.service.store.write([Append([event])])
         path = "/v1/users/a%0Ab%0A/history"
         assert client.get(path).json()["items"][0]["item_id"] == "x\ny"
-        assert client.delete(path).json() == {"user_id": "a\nb\n", "events": 1}
+        assert client.delete(path).json() == erased("a\nb\n", 1)
         assert client.get(path).status_code == 404
+
+
+def test_an_erasure_says_that_it_is_pending_while_somebody_reads(start, tmp_path):
+    with start() as client:
+        send(client, met("ann", 1, 1), met("bob", 1, 1))
+        with closing(sqlite3.connect(tmp_path / "events.sqlite")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM segue_events").fetchall()
+            assert client.delete("/v1/users/ann/history").json()["is_pending"]
+            assert "segue_erasure_pending 1.0" in client.get("/metrics").text
+            assert client.get("/v1/users/ann/history").status_code == 404
+        while "segue_erasure_pending 1.0" in client.get("/metrics").text:
+            time.sleep(0.01)
+        assert not client.delete("/v1/users/bob/history").json()["is_pending"]
 
 
 def test_events_are_counted(client):

@@ -3,7 +3,9 @@
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,43 @@ def test_erasure_leaves_a_keyed_hash_only(store, url, tmp_path):
     store.write([Append([event(user="zoe-the-user", item="new")])])
     again = read(store, "zoe-the-user")
     assert (list(again.items), again.is_erased) == (["new"], True)
+
+
+def test_what_was_erased_leaves_the_log_of_changes_once_nobody_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr("segue.serving.stores.sql.WIPE_AGAIN_S", 0.01)
+    file = tmp_path / "events.sqlite"
+    store = open_store(f"sqlite:///{file}", "integer")
+    store.write([Append([event(user="zoe-the-user")])])
+
+    def files() -> bytes:
+        return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    with closing(sqlite3.connect(file)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM segue_events").fetchall()
+        assert store.write([Erase("zoe-the-user")]) == [1]
+        assert store.has_remains()
+        assert b"zoe-the-user" in files()
+        assert store.write([Append([event()])]) == [1]
+    while store.has_remains():
+        time.sleep(0.01)
+    assert b"zoe-the-user" not in files()
+    store.close()
+
+
+def test_what_a_killed_process_left_of_the_erased_goes_at_the_next_start(tmp_path, monkeypatch):
+    url, file = f"sqlite:///{tmp_path / 'events.sqlite'}", tmp_path / "events.sqlite"
+    store = open_store(url, "integer")
+    store.write([Append([event(user="zoe-the-user")])])
+    monkeypatch.setattr("segue.serving.stores.sql.SQLStore._wipe", lambda store: None)
+    store.write([Erase("zoe-the-user")])
+    monkeypatch.undo()
+    assert b"zoe-the-user" in file.with_name("events.sqlite-wal").read_bytes()
+    again = open_store(url, "integer")
+    assert b"zoe-the-user" not in file.read_bytes()
+    assert b"zoe-the-user" not in file.with_name("events.sqlite-wal").read_bytes()
+    again.close()
+    store.close()
 
 
 def test_another_key_is_refused_once_somebody_is_erased(store, url):

@@ -11,8 +11,13 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 class Metrics:
     """The metrics of one service, apart from those of any other in this process."""
 
-    def __init__(self, waiting: Callable[[], float]) -> None:
-        """Count from zero; `waiting` gives what waits for the model."""
+    def __init__(self, waiting: Callable[[], float], has_remains: Callable[[], bool]) -> None:
+        """Count from zero.
+
+        Args:
+            waiting: Gives what waits for the model.
+            has_remains: Gives whether something that was erased is still in the database's files.
+        """
         registry = CollectorRegistry()
         self._registry = registry
         self.requests = Counter(
@@ -40,6 +45,12 @@ class Metrics:
             registry=registry,
         )
         queue.set_function(waiting)
+        remains = Gauge(
+            "segue_erasure_pending",
+            "1 while something that was erased is still in the database's files.",
+            registry=registry,
+        )
+        remains.set_function(has_remains)
         self._model = Gauge(
             "segue_model_info", "1 for the model that answers.", ("version",), registry=registry
         )

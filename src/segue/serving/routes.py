@@ -25,7 +25,7 @@ from segue.serving.model import (
     shown_id,
 )
 from segue.serving.problems import ProblemError, documented
-from segue.serving.service import Appended, LoadError, Search, Service
+from segue.serving.service import LoadError, Search, Service, Written
 from segue.serving.stores import Append, StoredEvent, StoreError, UserEvents
 from segue.serving.times import Given
 
@@ -174,13 +174,13 @@ async def add_events(asked: schemas.EventsRequest, request: Request) -> Response
     """Remember events. Those accepted are on disk, and the next answer knows them."""
     service = service_of(request)
     taken, rejected = await apart(_checked, service.model, asked.events)
-    appended = await service.append(Append(list(taken.values()))) if taken else Appended(0, ())
+    appended = await service.append(Append(list(taken.values()))) if taken else Written(0)
     places = list(taken)
     for place in appended.clashing:
         rejected[places[place]] = CLASH
     counts = {
-        "accepted": appended.new,
-        "duplicates": len(taken) - appended.new - len(appended.clashing),
+        "accepted": appended.count,
+        "duplicates": len(taken) - appended.count - len(appended.clashing),
     }
     for outcome, count in (*counts.items(), ("rejected", len(rejected))):
         service.metrics.events.labels(outcome).inc(count)
@@ -213,7 +213,7 @@ async def erase_history(user_id: UserId, request: Request) -> Response:
     """Erase a user; needs the admin key. Only a keyed hash stays, to ignore the model's copy."""
     _check_admin(request)
     erased = await service_of(request).erase(user_id)
-    return _json({"user_id": user_id, "events": erased})
+    return _json({"user_id": user_id, "events": erased.count, "is_pending": erased.has_remains})
 
 
 @router.get("/model", response_model=schemas.ModelInfo, responses=documented(*EVERY))

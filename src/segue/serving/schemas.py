@@ -311,10 +311,14 @@ class History(BaseModel):
 
 
 class Erased(BaseModel):
-    """What was erased: the stored events; the run's own copy is ignored from now on."""
+    """What was erased: the stored events; the run's own copy is ignored from now on.
+
+    `is_pending` says that the database's files still hold them, until nobody reads these.
+    """
 
     user_id: str
     events: int
+    is_pending: bool
 
 
 class ModelInfo(BaseModel):

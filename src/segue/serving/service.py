@@ -68,11 +68,18 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Appended:
-    """How many events were new, and the places of those whose id is another event's."""
+class Written:
+    """What became of a write.
 
-    new: int
-    clashing: Sequence[int]
+    Attributes:
+        count: How many events were new, or were erased.
+        clashing: The places of the events whose id is another event's.
+        has_remains: Whether something that was erased is still in the database's files.
+    """
+
+    count: int
+    clashing: Sequence[int] = ()
+    has_remains: bool = False
 
 
 Outcome = ServedAnswer | Explained | SegueError
@@ -101,7 +108,7 @@ class Service:
         self.store: HistoryStore = open_store_of(
             self.model.clock, settings.database_url, erasure_key=settings.keys.erasure
         )
-        self.metrics = Metrics(lambda: self._questions.waiting)
+        self.metrics = Metrics(lambda: self._questions.waiting, self.store.has_remains)
         self.metrics.show_model(self.model.version)
         self._questions: Batcher[AnyQuestion, Outcome] = Batcher(
             lambda: partial(_answered, self.model),
@@ -109,8 +116,8 @@ class Service:
             max_batch=ONLINE_ROWS,
             on_batch=self.metrics.batch_size.observe,
         )
-        self._writes: Batcher[Write, int] = Batcher(
-            lambda: self.store.write,
+        self._writes: Batcher[Write, Written] = Batcher(
+            lambda: partial(_written, self.store),
             max_waiting=MAX_WAITING_WRITES,
             max_batch=WRITES_AT_ONCE,
             name="segue-write",
@@ -180,19 +187,16 @@ class Service:
         """
         return await asyncio.to_thread(self.store.read_many, user_ids) if user_ids else []
 
-    async def append(self, events: Append) -> Appended:
+    async def append(self, events: Append) -> Written:
         """Write events; return what became of them, once those that are new are on disk.
 
         Raises:
             StoreError, QueueFullError, ClosedError, FailedError: They may not be.
         """
-        new = (await self._writes.ask([events]))[0]
-        if new == len(events.events):
-            return Appended(new, clashing=())
-        return Appended(new, await asyncio.to_thread(self.store.clashing, events.events))
+        return (await self._writes.ask([events]))[0]
 
-    async def erase(self, user_id: str) -> int:
-        """Erase a user; return how many events that were, once they are gone.
+    async def erase(self, user_id: str) -> Written:
+        """Erase a user; return how many events that were, once no answer knows them.
 
         Raises:
             StoreError, QueueFullError, ClosedError, FailedError: They may not be.
@@ -250,6 +254,18 @@ def _alone(model: ServedModel, question: SimilarQuestion | WhyQuestion) -> Outco
         return Explained(model.version, model.explanation(question))
     except SegueError as error:
         return error
+
+
+def _written(store: HistoryStore, writes: list[Write]) -> list[Written]:
+    counts = store.write(writes)
+    return [_outcome(store, *each) for each in zip(writes, counts, strict=True)]
+
+
+def _outcome(store: HistoryStore, write: Write, count: int) -> Written:
+    if isinstance(write, Erase):
+        return Written(count, has_remains=store.has_remains())
+    is_all_new = count == len(write.events)
+    return Written(count, () if is_all_new else store.clashing(write.events))
 
 
 def _found(model: ServedModel, searches: list[Search]) -> list[Found]:

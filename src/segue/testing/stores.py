@@ -93,6 +93,7 @@ def _check_erasure(store: HistoryStore) -> None:
     ann = _one(store, "ann")
     assert ann.is_erased, "an erased user must be known as such"
     assert list(ann.items) == ["4"], "what comes after an erasure must be kept"
+    assert not store.has_remains(), "nothing may remain of what was erased where nobody reads"
     assert store.has_erased(["bob", "ann"]) == [False, True], "has_erased must tell them apart"
 
 

@@ -87,6 +87,10 @@ class HistoryStore(Protocol):
         """All of these, in their order, or none of them; the answer to each."""
         ...
 
+    def has_remains(self) -> bool:
+        """Whether the files still hold something that was erased, which goes once nobody reads."""
+        ...
+
     def clashing(self, events: Sequence[StoredEvent]) -> list[int]:
         """The places of those whose event id is known of an event that is not the same."""
         ...

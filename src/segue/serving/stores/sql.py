@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -28,7 +30,10 @@ from segue.serving.stores.protocol import (
 )
 from segue.serving.times import Kind, Stored
 
+log = logging.getLogger("segue.serving")
+
 BUSY_TIMEOUT_S = 5
+WIPE_AGAIN_S = 0.5
 TIME_KIND = "time_kind"
 KEY_PRINT = "erasure_key"
 # Hashed with the erasure key, it tells whether a key is the one of before, and nothing of the key.
@@ -69,6 +74,8 @@ class SQLStore:
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
         self.kind = kind
+        self._is_closing = threading.Event()
+        self._wiping: threading.Thread | None = None
         self._define_tables(kind)
         try:
             with self._failures():
@@ -111,11 +118,13 @@ class SQLStore:
         """As `HistoryStore.write`, in one transaction."""
         with self._failures():
             counts = self._written(writes)
-            if self._is_sqlite and any(isinstance(write, Erase) for write in writes):
-                # The log of changes still holds what was erased.
-                with self._engine.connect() as connection:
-                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._is_sqlite and any(isinstance(write, Erase) for write in writes):
+            self._wipe()
         return counts
+
+    def has_remains(self) -> bool:
+        """As `HistoryStore.has_remains`; what PostgreSQL deletes is its vacuum's affair."""
+        return self._wiping is not None
 
     def clashing(self, events: Sequence[StoredEvent]) -> list[int]:
         """As `HistoryStore.clashing`."""
@@ -161,7 +170,41 @@ class SQLStore:
 
     def close(self) -> None:
         """Give the connections back."""
+        self._is_closing.set()
+        if self._wiping:
+            self._wiping.join()
         self._engine.dispose()
+
+    def _wipe(self) -> None:
+        """Empty SQLite's log of changes, which still holds what was erased.
+
+        That waits for whoever reads the database, such as a backup, and so not here.
+        """
+        if self._wiping is None and not self._is_wiped():
+            self._wiping = threading.Thread(target=self._wipe_later, daemon=True)
+            self._wiping.start()
+
+    def _wipe_later(self) -> None:
+        while not self._is_closing.wait(WIPE_AGAIN_S):
+            if self._is_wiped():
+                self._wiping = None
+                return
+
+    def _is_wiped(self) -> bool:
+        try:
+            with self._failures(), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                try:
+                    wiped = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+                finally:
+                    connection.exec_driver_sql(
+                        f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1_000:.0f}"
+                    )
+        except StoreError:
+            log.exception("what was erased is still in the log of changes")
+            return False
+        is_busy: int = wiped[0]
+        return not is_busy
 
     def _define_tables(self, kind: Kind) -> None:
         tables = sa.MetaData()
@@ -205,6 +248,8 @@ class SQLStore:
             self._erasure_key, self._key_place = self._key(erasure_key, may_make=not has_erased)
             if has_erased:
                 self._check_key(connection)
+        if has_erased and self._is_sqlite:
+            self._wipe()  # the process may have been killed before it had
 
     def _note(self, connection: sa.Connection, name: str, value: str) -> str:
         row = {"name": name, "value": value}
