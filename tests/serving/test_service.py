@@ -205,7 +205,7 @@ def test_erasure_makes_a_user_of_the_run_a_stranger(start):
     with start() as client:
         assert client.get("/v1/users/11/history").status_code == 200
         send(client, met("11", 3, 99))
-        assert client.delete("/v1/users/11/history").json() == {"user_id": "11", "events": 1}
+        assert client.delete("/v1/users/11/history").json() == erased("11", 1)
         assert client.get("/v1/users/11/history").status_code == 404
         assert client.post(RECOMMEND, json={"user_id": "11"}).json()["strategy"] == "popular"
         send(client, met("11", 5, 100))

@@ -76,6 +76,7 @@ class SQLStore:
         self.kind = kind
         self._is_closing = threading.Event()
         self._wiping: threading.Thread | None = None
+        self._wipe_lock = threading.Lock()
         self._define_tables(kind)
         try:
             with self._failures():
@@ -171,8 +172,9 @@ class SQLStore:
     def close(self) -> None:
         """Give the connections back."""
         self._is_closing.set()
-        if self._wiping:
-            self._wiping.join()
+        wiping = self._wiping
+        if wiping:
+            wiping.join()
         self._engine.dispose()
 
     def _wipe(self) -> None:
@@ -180,15 +182,17 @@ class SQLStore:
 
         That waits for whoever reads the database, such as a backup, and so not here.
         """
-        if self._wiping is None and not self._is_wiped():
-            self._wiping = threading.Thread(target=self._wipe_later, daemon=True)
-            self._wiping.start()
+        with self._wipe_lock:
+            if not self._is_wiped() and self._wiping is None:
+                self._wiping = threading.Thread(target=self._wipe_later, daemon=True)
+                self._wiping.start()
 
     def _wipe_later(self) -> None:
         while not self._is_closing.wait(WIPE_AGAIN_S):
-            if self._is_wiped():
-                self._wiping = None
-                return
+            with self._wipe_lock:
+                if self._is_wiped():
+                    self._wiping = None
+                    return
 
     def _is_wiped(self) -> bool:
         try:
@@ -197,9 +201,8 @@ class SQLStore:
                 try:
                     wiped = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
                 finally:
-                    connection.exec_driver_sql(
-                        f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1_000:.0f}"
-                    )
+                    again_ms = round(BUSY_TIMEOUT_S * 1_000)
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {again_ms}")
         except StoreError:
             log.exception("what was erased is still in the log of changes")
             return False
