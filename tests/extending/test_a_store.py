@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,6 +17,20 @@ from segue.serving.service import Service
 from segue.serving.settings import Settings
 from segue.serving.stores import STORES, Erase, StoredEvent, UserEvents
 from segue.testing.stores import check_store
+
+
+@dataclass
+class Snapshot:
+    """What the file held when it was read."""
+
+    events: list[StoredEvent]
+    erased: frozenset[str]
+
+    def everything(self):
+        yield self.events
+
+    def has_erased(self, user_ids):
+        return [user_id in self.erased for user_id in user_ids]
 
 
 @STORES.register("jsonl")
@@ -69,12 +85,9 @@ class JsonLinesStore:
             if event.event_id and known.get(event.event_id, event) != event
         ]
 
-    def everything(self):
-        yield self._state()[0]
-
-    def has_erased(self, user_ids):
-        erased = self._state()[1]
-        return [user_id in erased for user_id in user_ids]
+    @contextmanager
+    def snapshot(self):
+        yield Snapshot(*self._state())
 
     def noted(self, name, value):
         path = self._path.with_name(f"{self._path.name}.{name}")

@@ -7,6 +7,7 @@ import pytest
 import segue
 from segue.cli import main
 from segue.serving.stores import Append, Erase, StoredEvent, open_store
+from segue.serving.stores.sql import SQLStore
 
 
 @pytest.fixture
@@ -76,6 +77,22 @@ def test_the_whole_log_begins_with_the_runs_but_for_those_who_were_erased(
         *served.history_of(7),
         3,
     ]
+
+
+def test_who_is_erased_while_a_log_is_written_is_in_it_whole_or_not_at_all(
+    database, served_run, tmp_path, monkeypatch
+):
+    url, store = database
+    read = SQLStore.events_in
+
+    def read_and_erase(self, connection):
+        yield from read(self, connection)
+        store.write([Erase("7")])
+
+    monkeypatch.setattr(SQLStore, "events_in", read_and_erase)
+    assert export(served_run, tmp_path / "log.parquet", "--database", url, "--whole") == 0
+    log = segue.read_log(tmp_path / "log.parquet").frame
+    assert log.filter(user_id=7).height == 13  # twelve of the run's own, and the event
 
 
 def test_a_file_that_exists_and_an_empty_store_are_refused(served_run, tmp_path, database, capsys):

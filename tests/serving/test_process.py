@@ -191,7 +191,8 @@ def test_killed_at_any_moment_no_acknowledged_event_is_lost_and_none_is_there_tw
         assert whole, "the writer failed before its first event"
         acknowledged |= {f"{kill}-{number}-{each}" for number in whole for each in range(3)}
     store = open_store(url, "integer", erasure_key="a key that nobody guesses")
-    kept = [event.event_id for rows in store.everything() for event in rows]
+    with store.snapshot() as moment:
+        kept = [event.event_id for rows in moment.everything() for event in rows]
     store.close()
     assert acknowledged <= set(kept)
     assert len(kept) == len(set(kept))
@@ -247,7 +248,8 @@ def test_a_killed_service_has_kept_every_event_it_acknowledged(kind, own_run, tm
             for writer in writers:
                 writer.join()
     store = open_store(url, "integer", erasure_key=settings["SEGUE_ERASURE_KEY"])
-    found = [event.event_id or "" for rows in store.everything() for event in rows]
+    with store.snapshot() as moment:
+        found = [event.event_id or "" for rows in moment.everything() for event in rows]
     store.close()
     kept = [name for name in found if name.startswith("killed-")]  # others' are there, too
     assert set(acknowledged) <= set(kept)

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.artifact import Run
+from segue.data.histories import Histories
 from segue.data.ids import compared_as
 from segue.data.roles import ITEM, TIME, USER, WEIGHT
 from segue.errors import DataError
-from segue.serving.stores import HistoryStore, StoredEvent
+from segue.serving.stores import HistoryStore, Snapshot, StoredEvent
 from segue.serving.times import Clock
 
 
@@ -31,24 +32,10 @@ def exported(run: Run, store: HistoryStore, *, is_whole: bool) -> pl.DataFrame:
     """
     histories = run.split.histories if run.split else None
     clock = Clock.of(histories)
-    frames = [_frame(rows, clock) for rows in store.everything()]
-    if is_whole and histories is not None and histories.num_interactions:
-        if histories.timestamps is None:
-            raise DataError(
-                "the run's own interactions have no times and cannot stand before the events; "
-                "export without --whole"
-            )
-        users = histories.user_ids.cast(pl.String)
-        is_erased = pl.Series(store.has_erased(users.to_list()))
-        before = pl.DataFrame(
-            {
-                USER.name: users.gather(histories.users),
-                ITEM.name: histories.vocabulary.decode(histories.item_ids).cast(pl.String),
-                TIME.name: clock.column(clock.stored_all(histories.timestamps)),
-                WEIGHT.name: _weights(histories.weights, histories.num_interactions),
-            }
-        )
-        frames.insert(0, before.filter(~is_erased.gather(histories.users)))
+    with store.snapshot() as moment:
+        frames = [_frame(rows, clock) for rows in moment.everything()]
+        if is_whole and histories is not None and histories.num_interactions:
+            frames.insert(0, _before(histories, clock, moment))
     frames = [frame for frame in frames if frame.height]
     if not frames:
         raise DataError("there are no events yet; send some to POST /v1/events")
@@ -60,6 +47,26 @@ def exported(run: Run, store: HistoryStore, *, is_whole: bool) -> pl.DataFrame:
         *([_own_type(log[USER.name], histories.user_ids.dtype)] if histories else []),
     )
     return log.drop(WEIGHT.name) if log[WEIGHT.name].is_null().all() else log
+
+
+def _before(histories: Histories, clock: Clock, moment: Snapshot) -> pl.DataFrame:
+    """The run's own interactions, but those of erased users."""
+    if histories.timestamps is None:
+        raise DataError(
+            "the run's own interactions have no times and cannot stand before the events; "
+            "export without --whole"
+        )
+    users = histories.user_ids.cast(pl.String)
+    is_erased = pl.Series(moment.has_erased(users.to_list()))
+    before = pl.DataFrame(
+        {
+            USER.name: users.gather(histories.users),
+            ITEM.name: histories.vocabulary.decode(histories.item_ids).cast(pl.String),
+            TIME.name: clock.column(clock.stored_all(histories.timestamps)),
+            WEIGHT.name: _weights(histories.weights, histories.num_interactions),
+        }
+    )
+    return before.filter(~is_erased.gather(histories.users))
 
 
 def _frame(rows: Sequence[StoredEvent], clock: Clock) -> pl.DataFrame:

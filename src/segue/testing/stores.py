@@ -71,10 +71,12 @@ def _check_together(store: HistoryStore) -> None:
 
 
 def _check_everything(store: HistoryStore) -> None:
-    reading = store.everything()
-    arrived = [event.item_id for event in next(reading)]
-    store.write([Append([_event("carl", "8", 1)])])
-    arrived += [event.item_id for events in reading for event in events]
+    with store.snapshot() as moment:
+        reading = moment.everything()
+        arrived = [event.item_id for event in next(reading)]
+        store.write([Append([_event("carl", "8", 1)]), Erase("carl")])
+        arrived += [event.item_id for events in reading for event in events]
+        assert moment.has_erased(["carl"]) == [False], "a snapshot must be of one moment"
     assert arrived == ["3", "1", "7", "2"], (
         f"everything must be the events of one moment in order of arrival, got {arrived}"
     )
@@ -94,7 +96,9 @@ def _check_erasure(store: HistoryStore) -> None:
     assert ann.is_erased, "an erased user must be known as such"
     assert list(ann.items) == ["4"], "what comes after an erasure must be kept"
     assert not store.has_remains(), "nothing may remain of what was erased where nobody reads"
-    assert store.has_erased(["bob", "ann"]) == [False, True], "has_erased must tell them apart"
+    with store.snapshot() as moment:
+        told = moment.has_erased(["bob", "ann"])
+        assert told == [False, True], "has_erased must tell them apart"
 
 
 def _one(store: HistoryStore, user_id: str) -> UserEvents:

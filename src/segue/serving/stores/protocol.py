@@ -1,6 +1,7 @@
 """What a store promises: the memory of a service, events of users and what was erased."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +57,18 @@ class UserEvents:
     is_erased: bool = False
 
 
+class Snapshot(Protocol):
+    """All that a store holds, as of one moment."""
+
+    def everything(self) -> Iterator[Sequence[StoredEvent]]:
+        """All events in the order of their arrival, many at a time."""
+        ...
+
+    def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
+        """Which of these users were erased."""
+        ...
+
+
 class HistoryStore(Protocol):
     """Events and erasures of users.
 
@@ -95,15 +108,8 @@ class HistoryStore(Protocol):
         """The places of those whose event id is known of an event that is not the same."""
         ...
 
-    def everything(self) -> Iterator[Sequence[StoredEvent]]:
-        """All events in the order of their arrival, many at a time.
-
-        They are those of one moment: what is written while they are read is not among them.
-        """
-        ...
-
-    def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
-        """Which of these users were erased."""
+    def snapshot(self) -> AbstractContextManager["Snapshot"]:
+        """All that the store holds at one moment; what is written meanwhile is not in it."""
         ...
 
     def noted(self, name: str, value: str) -> str:

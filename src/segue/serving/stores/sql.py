@@ -8,7 +8,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from segue.serving.settings import ERASURE_KEY
 from segue.serving.stores.protocol import (
     STORES,
     Erase,
+    Snapshot,
     StoredEvent,
     StoreError,
     UserEvents,
@@ -152,21 +153,31 @@ class SQLStore:
         with self._failures(), self._engine.connect() as connection:
             connection.execute(sa.select(self._meta.c.value)).first()
 
-    def everything(self) -> Iterator[Sequence[StoredEvent]]:
-        """As `HistoryStore.everything`."""
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """As `HistoryStore.snapshot`, in one transaction."""
+        with self._failures(), self._engine.connect() as connection:
+            if self._is_sqlite:
+                connection.exec_driver_sql("BEGIN")  # the driver does so for writing only
+            else:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            # SQLite takes the snapshot at the first read.
+            connection.execute(sa.select(self._meta.c.value)).first()
+            yield _SQLSnapshot(self, connection)
+
+    def events_in(self, connection: sa.Connection) -> Iterator[Sequence[StoredEvent]]:
+        """All events that a connection sees."""
         events = self._events.c
         wanted = sa.select(
             events.event_id, events.user_id, events.item_id, events.timestamp, events.weight
         ).order_by(events.id)
-        with self._failures(), self._engine.connect() as connection:
-            streamed = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(wanted)
-            for rows in streamed.partitions():
-                yield [StoredEvent(*row) for row in rows]
+        streamed = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
+        for rows in streamed.partitions():
+            yield [StoredEvent(*row) for row in rows]
 
-    def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
-        """As `HistoryStore.has_erased`."""
-        with self._failures(), self._engine.connect() as connection:
-            erased = self._erased_hashes(connection, sa.true())
+    def erased_in(self, connection: sa.Connection, user_ids: Sequence[str]) -> list[bool]:
+        """Which of these users were erased, as a connection sees it."""
+        erased = self._erased_hashes(connection, sa.true())
         return [bool(erased) and self._hash(user_id) in erased for user_id in user_ids]
 
     def close(self) -> None:
@@ -352,6 +363,20 @@ class SQLStore:
             raise StoreError(f"the database {self._place} failed: {reason}") from error
         except SQLAlchemyError as error:
             raise StoreError(f"the database {self._place} failed: {error}") from error
+
+
+@dataclass(frozen=True)
+class _SQLSnapshot:
+    """A `Snapshot`: what a transaction sees."""
+
+    _store: SQLStore
+    _connection: sa.Connection
+
+    def everything(self) -> Iterator[Sequence[StoredEvent]]:
+        return self._store.events_in(self._connection)
+
+    def has_erased(self, user_ids: Sequence[str]) -> list[bool]:
+        return self._store.erased_in(self._connection, user_ids)
 
 
 def _engine(text: str) -> sa.Engine:
