@@ -10,6 +10,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ from segue.serving import service as services
 from segue.serving.model import ServedModel, ServedQuestion, Wanted
 from segue.serving.service import Service
 from segue.serving.settings import Settings
-from segue.serving.stores import Append, StoredEvent
+from segue.serving.stores import Append, StoredEvent, StoreError
 
 RELOADING_S = 5
 EVENTS, RECOMMEND = "/v1/events", "/v1/recommendations"
@@ -400,3 +401,65 @@ def test_a_reload_that_fails_in_any_way_is_refused_and_the_old_model_stays(
         assert "cannot be loaded" in caplog.text
         assert client.get("/v1/model").json()["model_version"] == version
         assert client.post("/v1/admin/reload").status_code == 200
+
+
+@pytest.fixture
+def stalled(start, tmp_path):
+    """A client of a service whose database stands still, and what sets it going again."""
+    goes_on = threading.Event()
+    with start(grace_s=0.2, deadline_s=0.5) as client:
+        store = client.service.store
+        for name in ("read_many", "write", "check"):
+            going = getattr(store, name)
+            setattr(store, name, partial(_after, goes_on, going))
+        yield client, goes_on
+        if not goes_on.is_set():
+            client.service.close()  # though the database never answers
+        goes_on.set()
+
+
+def _after(goes_on: threading.Event, call, *arguments):
+    goes_on.wait()
+    return call(*arguments)
+
+
+def test_a_database_that_stands_still_holds_up_nothing_but_what_needs_it(stalled, monkeypatch):
+    monkeypatch.setattr("segue.serving.service.CHECK_S", 0.05)
+    client, goes_on = stalled
+    event = {"events": [met("ann", 1, 1)]}
+    for _ in range(12):  # more than the threads of a pool
+        assert client.get("/readyz").status_code == 503
+    assert client.post(RECOMMEND, json={"user_id": "ann"}).status_code == 504
+    assert client.get("/v1/users/ann/history").status_code == 504
+    assert client.post("/v1/events", json=event).status_code == 504
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/v1/items", params={"query": "7"}).status_code == 200
+    assert client.post(RECOMMEND, json={"history": [1]}).status_code == 200
+    goes_on.set()
+    while client.get("/readyz").status_code != 200:
+        time.sleep(0.01)
+    assert client.post("/v1/events", json=event).status_code == 200
+    assert client.post(RECOMMEND, json={"user_id": "ann"}).status_code == 200
+
+
+def test_a_service_ends_though_its_database_stands_still(stalled):
+    client, _ = stalled
+    assert client.post(RECOMMEND, json={"user_id": "ann"}).status_code == 504
+
+
+def test_where_the_database_is_and_what_it_says_is_for_the_log_only(start, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise StoreError("the database postgresql://me@secret-host/name failed: no such table")
+
+    with start() as client:
+        for name in ("check", "read_many", "write"):
+            monkeypatch.setattr(client.service.store, name, fail)
+        answers = [
+            client.get("/readyz"),
+            client.get("/v1/users/ann/history"),
+            client.post("/v1/events", json={"events": [met("ann", 1, 1)]}),
+        ]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "the database failed; ask again"
+    assert caplog.text.count("secret-host") == 3

@@ -1,5 +1,6 @@
 """Events on disk: once each, and gone when erased."""
 
+import socket
 import sqlite3
 import stat
 import threading
@@ -21,6 +22,7 @@ from segue.serving.stores import (
     UserEvents,
     open_store,
 )
+from segue.serving.stores.sql import POSTGRES_LIMITS
 from segue.testing.stores import check_store
 
 KEY = "a key that nobody guesses"
@@ -345,6 +347,31 @@ def test_a_corrupt_database_is_told(tmp_path):
 def test_an_unusable_url_is_refused_without_its_password(url, message):
     with pytest.raises((ConfigError, StoreError), match=message):
         open_store(url, "integer")
+
+
+def test_a_database_that_accepts_and_says_nothing_is_given_up(monkeypatch):
+    pytest.importorskip("psycopg")
+    limits = {**POSTGRES_LIMITS, "connect_timeout": 2}  # the least that libpq takes
+    monkeypatch.setattr("segue.serving.stores.sql.POSTGRES_LIMITS", limits)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none"
+        with pytest.raises(StoreError, match="timeout"):
+            open_store(url, "integer", erasure_key=KEY)
+
+
+def test_postgresql_ends_a_statement_that_takes_too_long(url):
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has no statements of others to wait for")
+    url += "?options=-c%20statement_timeout%3D1000"  # the URL's own wins
+    store = open_store(url, "integer", erasure_key=KEY)
+    with (
+        pytest.raises(StoreError, match="statement timeout"),
+        store._failures(),
+        store._engine.connect() as connection,
+    ):
+        connection.exec_driver_sql("SELECT pg_sleep(600)")
+    store.check()
+    store.close()
 
 
 def test_a_password_is_never_told(tmp_path):

@@ -1,6 +1,7 @@
 """The app: operations, pages, errors and the gate put together."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from segue.serving.problems import (
 )
 from segue.serving.service import BusyError, Service
 from segue.serving.stores import StoreError
+
+log = logging.getLogger("segue.serving")
 
 DESCRIPTION = """\
 The next items for any history.
@@ -82,7 +85,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
             raise ProblemError(503, "the service is ending")
         if not service.is_alive:
             raise ProblemError(503, "a thread of the service died; its log has the cause")
-        await asyncio.to_thread(service.store.check)
+        await service.check()
         return {"status": "ready", "model_version": service.model.version}
 
     @app.get(
@@ -103,7 +106,7 @@ def _answer_errors(app: FastAPI) -> None:
         ),
         ClosedError: lambda _: ProblemError(503, "the service is ending"),
         FailedError: lambda _: ProblemError(500, DEFECT),
-        StoreError: lambda error: ProblemError(503, str(error), headers={"Retry-After": "5"}),
+        StoreError: _database_problem,
         BusyError: lambda error: ProblemError(409, str(error)),
         UnknownItemError: lambda error: ProblemError(404, str(error)),
         RequestError: lambda error: ProblemError(422, str(error)),
@@ -118,6 +121,12 @@ def _answer_errors(app: FastAPI) -> None:
 
     for kind, make in problems.items():
         app.add_exception_handler(kind, handler(make))
+
+
+def _database_problem(error: Exception) -> ProblemError:
+    """Where the database is, and what it says, is for the log only."""
+    log.error("%s", error)
+    return ProblemError(503, "the database failed; ask again", headers={"Retry-After": "5"})
 
 
 def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:

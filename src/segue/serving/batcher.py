@@ -152,12 +152,12 @@ class Batcher(Generic[Q, A]):
             begun = {*self._in_hand, *(job for job in self._jobs if job.answer is not None)}
             self._changed.wait_for(lambda: begun.isdisjoint([*self._in_hand, *self._jobs]))
 
-    def close(self) -> None:
-        """Answer what waits, then end the thread."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Answer what waits, then end the thread; leave it to itself after that time."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _admit(self, job: _Job[Q, A]) -> None:
         is_oversize = job.cost > self._max_waiting

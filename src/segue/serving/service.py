@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from segue.serving.stores import (
     Append,
     Erase,
     HistoryStore,
+    StoreError,
     UserEvents,
     Write,
     check_unit,
@@ -41,6 +43,9 @@ log = logging.getLogger("segue.serving")
 MAX_WAITING_WRITES = 1_024
 WRITES_AT_ONCE = 64
 SEARCHES_AT_ONCE = 8
+MAX_WAITING_CHECKS = 64
+# Less than what probes usually wait for an answer.
+CHECK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -128,13 +133,30 @@ class Service:
             max_batch=SEARCHES_AT_ONCE,
             name="segue-search",
         )
+        # Threads of their own: a database that stands still holds up nothing but what needs it.
+        self._reads: Batcher[str, UserEvents] = Batcher(
+            lambda: self.store.read_many,
+            max_waiting=settings.queue_size,
+            max_batch=ONLINE_ROWS,
+            name="segue-read",
+        )
+        self._checks: Batcher[None, None] = Batcher(
+            lambda: partial(_checked, self.store),
+            max_waiting=MAX_WAITING_CHECKS,
+            max_batch=MAX_WAITING_CHECKS,
+            name="segue-check",
+        )
         self._reload = threading.Lock()
         self.is_ready = True
 
     @property
     def is_alive(self) -> bool:
         """Whether all threads that answer and write still run."""
-        return all(each.is_alive for each in (self._questions, self._writes, self._searches))
+        return all(each.is_alive for each in self._batchers)
+
+    @property
+    def _batchers(self) -> tuple[Batcher[Any, Any], ...]:
+        return self._questions, self._searches, self._reads, self._checks, self._writes
 
     async def ask(
         self, questions: Sequence[ServedQuestion | SimilarQuestion]
@@ -184,8 +206,22 @@ class Service:
 
         Raises:
             StoreError: The database cannot be read.
+            QueueFullError, ClosedError, FailedError: See `Batcher.ask`.
         """
-        return await asyncio.to_thread(self.store.read_many, user_ids) if user_ids else []
+        return await self._reads.ask(user_ids) if user_ids else []
+
+    async def check(self) -> None:
+        """Look whether the database can be read.
+
+        Raises:
+            StoreError: It cannot, or does not say so in time.
+            QueueFullError, ClosedError, FailedError: See `Batcher.ask`.
+        """
+        try:
+            async with asyncio.timeout(CHECK_S):
+                await self._checks.ask([None])
+        except TimeoutError:
+            raise StoreError(f"the database does not answer within {CHECK_S:g} s") from None
 
     async def append(self, events: Append) -> Written:
         """Write events; return what became of them, once those that are new are on disk.
@@ -229,11 +265,14 @@ class Service:
         _collect()
 
     def close(self) -> None:
-        """Answer and write what waits, then close the database."""
+        """Answer and write what waits, then close the database; all of it within the grace.
+
+        What still waits for a database that does not answer is lost, and nobody was told otherwise.
+        """
         self.is_ready = False
-        self._questions.close()
-        self._searches.close()
-        self._writes.close()
+        ends = time.monotonic() + self.settings.grace_s
+        for batcher in self._batchers:
+            batcher.close(max(0.0, ends - time.monotonic()))
         self.store.close()
 
 
@@ -266,6 +305,11 @@ def _outcome(store: HistoryStore, write: Write, count: int) -> Written:
         return Written(count, has_remains=store.has_remains())
     is_all_new = count == len(write.events)
     return Written(count, () if is_all_new else store.clashing(write.events))
+
+
+def _checked(store: HistoryStore, asked: list[None]) -> list[None]:
+    store.check()
+    return asked
 
 
 def _found(model: ServedModel, searches: list[Search]) -> list[Found]:

@@ -33,7 +33,19 @@ from segue.serving.times import Kind, Stored
 
 log = logging.getLogger("segue.serving")
 
-BUSY_TIMEOUT_S = 5
+# Less than the usual deadline of a request, so that its answer can say what failed.
+TIMEOUT_S = 4
+BUSY_TIMEOUT_S = TIMEOUT_S
+# libpq's parameters, unless the URL has its own. Whoever is gone is told by TCP; whoever is there
+# but stands still ends no statement, and is waited for by a thread that nothing else needs.
+POSTGRES_LIMITS: dict[str, Any] = {
+    "connect_timeout": TIMEOUT_S,
+    "options": f"-c statement_timeout={TIMEOUT_S * 1_000}",
+    "tcp_user_timeout": TIMEOUT_S * 1_000,
+    "keepalives_idle": TIMEOUT_S,
+    "keepalives_interval": 1,
+    "keepalives_count": TIMEOUT_S,
+}
 WIPE_AGAIN_S = 0.5
 TIME_KIND = "time_kind"
 KEY_PRINT = "erasure_key"
@@ -396,7 +408,10 @@ def _engine(text: str) -> sa.Engine:
         if not url.database or url.database == ":memory:":
             raise ConfigError("a database in memory forgets; give a file: sqlite:///FILE")
         engine = sa.create_engine(
-            url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+            url,
+            hide_parameters=True,
+            pool_timeout=TIMEOUT_S,
+            connect_args={"timeout": BUSY_TIMEOUT_S},
         )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         return engine
@@ -404,7 +419,11 @@ def _engine(text: str) -> sa.Engine:
         raise ConfigError(f"the database {name!r} is not known; give sqlite or postgresql")
     try:
         return sa.create_engine(
-            url.set(drivername="postgresql+psycopg"), hide_parameters=True, pool_pre_ping=True
+            url.set(drivername="postgresql+psycopg"),
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_timeout=TIMEOUT_S,
+            connect_args={k: v for k, v in POSTGRES_LIMITS.items() if k not in url.query},
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
