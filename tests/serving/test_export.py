@@ -95,6 +95,12 @@ def test_who_is_erased_while_a_log_is_written_is_in_it_whole_or_not_at_all(
     assert log.filter(user_id=7).height == 13  # twelve of the run's own, and the event
 
 
+def test_a_database_and_no_events_are_not_both_taken(served_run, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", str(served_run), "--no-events", "--database", "sqlite:///x.sqlite"])
+    assert "leave out one of the two" in capsys.readouterr().err
+
+
 def test_a_file_that_exists_and_an_empty_store_are_refused(served_run, tmp_path, database, capsys):
     url, _ = database
     (tmp_path / "taken").write_text("mine")

@@ -463,3 +463,18 @@ def test_where_the_database_is_and_what_it_says_is_for_the_log_only(start, monke
         assert answer.status_code == 503
         assert answer.json()["detail"] == "the database failed; ask again"
     assert caplog.text.count("secret-host") == 3
+
+
+def test_without_a_memory_the_run_alone_is_served_and_no_file_made(start, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    with start(database="none:") as client:
+        assert client.get("/readyz").status_code == 200
+        assert client.get("/v1/users/9/history").status_code == 200
+        assert client.post(RECOMMEND, json={"user_id": "9"}).json()["strategy"] == "model"
+        assert client.post(RECOMMEND, json={"user_id": "new"}).json()["strategy"] == "popular"
+        event = {"events": [met("ann", 1, 1)]}
+        refused = [client.post("/v1/events", json=event), client.delete("/v1/users/9/history")]
+        assert client.post("/v1/admin/reload").status_code == 200
+    assert [each.status_code for each in refused] == [409, 409]
+    assert all("--no-events" in each.json()["detail"] for each in refused)
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,5 +1,7 @@
 """Events on disk: once each, and gone when erased."""
 
+import errno
+import os
 import socket
 import sqlite3
 import stat
@@ -274,6 +276,9 @@ def test_sqlite_keeps_its_promises_to_the_disk(tmp_path):
     key = file.with_name("events.sqlite.key")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert len(key.read_text()) == 64
+    store.write([Append([event()])])
+    for path in tmp_path.iterdir():  # the log of changes too
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     store.write([Erase("ann")])
     store.close()
     assert read(open_store(f"sqlite:///{file}", "integer"), "ann").is_erased
@@ -326,6 +331,28 @@ def test_a_full_disk_is_told_and_nothing_half_written(tmp_path):
         store.write([Append([event(item=f"{each:0256}") for each in range(200)])])
     assert list(read(store, "ann").items) == ["before"]
     store.close()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(tmp_path, monkeypatch, is_there):
+    file = tmp_path / "events.sqlite"
+    if is_there:
+        open_store(f"sqlite:///{file}", "integer").close()
+    opened = os.open
+
+    def read_only(path, flags, *rest):  # as on a read-only file system, for root too
+        if flags & os.O_RDWR and not (is_there and flags & os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StoreError, match=r"Read-only file system; give another .*--database, or"):
+        open_store(f"sqlite:///{file}", "integer")
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(StoreError, match="No such file or directory; give another place with --da"):
+        open_store(f"sqlite:///{tmp_path / 'none' / 'events.sqlite'}", "integer")
 
 
 def test_a_corrupt_database_is_told(tmp_path):

@@ -106,6 +106,10 @@ def serve(
         int, typer.Option(parser=whole_number, help="The port to listen on; 0 takes a free one.")
     ] = 8000,
     database: Database = None,
+    no_events: Annotated[
+        bool,
+        typer.Option("--no-events", help="Serve without a memory: no events, no erasure, no file."),
+    ] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without keys.")
     ] = False,
@@ -116,11 +120,13 @@ def serve(
     SEGUE_ADMIN_KEY for reload and erasure, SEGUE_ERASURE_KEY for the hashes of erased users.
     """
     signal.signal(signal.SIGTERM, _end)
+    if no_events and database is not None:
+        raise ConfigError("a service without a memory has no database: leave out one of the two")
     settings = _settings(
         run,
         host=host,
         port=port,
-        database=database,
+        database="none:" if no_events else database,
         queue_size=limits.queue,
         deadline_s=limits.deadline,
         grace_s=limits.grace,

@@ -25,7 +25,7 @@ from segue.serving.problems import (
     documented,
 )
 from segue.serving.service import BusyError, Service
-from segue.serving.stores import StoreError
+from segue.serving.stores import NoMemoryError, StoreError
 
 log = logging.getLogger("segue.serving")
 
@@ -107,6 +107,7 @@ def _answer_errors(app: FastAPI) -> None:
         ClosedError: lambda _: ProblemError(503, "the service is ending"),
         FailedError: lambda _: ProblemError(500, DEFECT),
         StoreError: _database_problem,
+        NoMemoryError: lambda error: ProblemError(409, str(error)),
         BusyError: lambda error: ProblemError(409, str(error)),
         UnknownItemError: lambda error: ProblemError(404, str(error)),
         RequestError: lambda error: ProblemError(422, str(error)),

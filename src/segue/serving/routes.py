@@ -169,7 +169,7 @@ async def show_item(item_id: ItemId, request: Request) -> Response:
     return _json(model.items([model.dense_id(item_id)])[0])
 
 
-@router.post("/events", response_model=schemas.EventsResult, responses=ANSWERED)
+@router.post("/events", response_model=schemas.EventsResult, responses=documented(*EVERY, 409))
 async def add_events(asked: schemas.EventsRequest, request: Request) -> Response:
     """Remember events. Those accepted are on disk, and the next answer knows them."""
     service = service_of(request)
@@ -208,7 +208,9 @@ async def show_history(user_id: UserId, request: Request) -> Response:
     return _json({"user_id": user_id, "items": items})
 
 
-@router.delete("/users/{user_id:any}/history", response_model=schemas.Erased, responses=ANSWERED)
+@router.delete(
+    "/users/{user_id:any}/history", response_model=schemas.Erased, responses=documented(*EVERY, 409)
+)
 async def erase_history(user_id: UserId, request: Request) -> Response:
     """Erase a user; needs the admin key. Only a keyed hash stays, to ignore the model's copy."""
     _check_admin(request)

@@ -1,11 +1,12 @@
 """Stores: the memory of a service; one file each, registered by the scheme of their URLs."""
 
-from segue.serving.stores import sql
+from segue.serving.stores import none, sql
 from segue.serving.stores.protocol import (
     STORES,
     Append,
     Erase,
     HistoryStore,
+    NoMemoryError,
     Snapshot,
     StoredEvent,
     StoreError,
@@ -21,12 +22,14 @@ __all__ = [
     "Append",
     "Erase",
     "HistoryStore",
+    "NoMemoryError",
     "Snapshot",
     "StoreError",
     "StoredEvent",
     "UserEvents",
     "Write",
     "check_unit",
+    "none",
     "open_store",
     "open_store_of",
     "sql",

@@ -14,6 +14,10 @@ class StoreError(SegueError):
     """The database cannot be opened, read or written."""
 
 
+class NoMemoryError(SegueError):
+    """The service was started without a store."""
+
+
 @dataclass(frozen=True)
 class StoredEvent:
     """An event as it is kept; ids are text."""

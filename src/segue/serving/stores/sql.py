@@ -1,5 +1,6 @@
 """The store in SQLite or PostgreSQL, by SQLAlchemy Core."""
 
+import errno
 import hashlib
 import hmac
 import logging
@@ -7,7 +8,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ class SQLStore:
         self._wipe_lock = threading.Lock()
         self._define_tables(kind)
         try:
+            if self._is_sqlite:
+                _make_file(Path(str(self._engine.url.database)))
             with self._failures():
                 self._create(kind, erasure_key)
         except SegueError:
@@ -428,6 +431,28 @@ def _engine(text: str) -> sa.Engine:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"PostgreSQL needs the module {error.name!r}; install psycopg[binary]"
+        ) from None
+
+
+def _make_file(path: Path) -> None:
+    """An empty database for the owner's eyes only, where there is none; and writable if there is.
+
+    SQLite gives its other files the same rights.
+
+    Raises:
+        StoreError: It cannot be made or written.
+    """
+    try:
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            sync_directory(path.parent)
+        os.close(os.open(path, os.O_RDWR))
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+    except OSError as error:
+        raise StoreError(
+            f"the database {path} cannot be made or written: {error.strerror}; give another place "
+            f"with --database, or serve without a memory with --no-events"
         ) from None
 
 
