@@ -15,7 +15,7 @@ from segue.serving.app import create_app
 from segue.serving.limits import MAX_HISTORY
 from segue.serving.service import Service
 from segue.serving.settings import Settings
-from segue.serving.stores import STORES, Erase, StoredEvent, UserEvents
+from segue.serving.stores import STORES, Erase, Hide, StoredEvent, UserEvents
 from segue.testing.stores import check_store
 
 
@@ -49,7 +49,7 @@ class JsonLinesStore:
             file.truncate(file.read().rfind(b"\n") + 1)
 
     def read_many(self, user_ids):
-        events, erased = self._state()
+        events, erased, _ = self._state()
         return [
             UserEvents(*_in_order(events, user_id), is_erased=user_id in erased)
             for user_id in user_ids
@@ -57,16 +57,20 @@ class JsonLinesStore:
 
     def write(self, writes):
         with self._lock:
-            events, erased = self._state()
+            state = self._state()
             counts, changes = [], []
             for write in writes:
+                events, _, hidden = state
                 if isinstance(write, Erase):
                     change = {"erase": write.user_id}
                     counts.append(sum(event.user_id == write.user_id for event in events))
+                elif isinstance(write, Hide):
+                    change = {"hide": write.item_id, "is_hidden": write.is_hidden}
+                    counts.append(int((write.item_id in hidden) != write.is_hidden))
                 else:
                     change = {"append": [vars(event) for event in _new(write.events, events)]}
                     counts.append(len(change["append"]))
-                events, erased = _changed(events, erased, change)
+                state = _changed(*state, change)
                 changes.append(change)
             with self._path.open("a") as file:
                 file.write(json.dumps(changes) + "\n")
@@ -76,6 +80,9 @@ class JsonLinesStore:
 
     def has_remains(self):
         return False
+
+    def hidden(self):
+        return self._state()[2]
 
     def clashing(self, events):
         known = {event.event_id: event for event in self._state()[0]}
@@ -87,7 +94,7 @@ class JsonLinesStore:
 
     @contextmanager
     def snapshot(self):
-        yield Snapshot(*self._state())
+        yield Snapshot(*self._state()[:2])
 
     def noted(self, name, value):
         path = self._path.with_name(f"{self._path.name}.{name}")
@@ -102,18 +109,23 @@ class JsonLinesStore:
         """Nothing stays open."""
 
     def _state(self):
-        events, erased = [], frozenset()
+        state = [], frozenset(), frozenset()
         for line in self._path.read_text().splitlines(keepends=True):
             for change in json.loads(line) if line.endswith("\n") else []:
-                events, erased = _changed(events, erased, change)
-        return events, erased
+                state = _changed(*state, change)
+        return state
 
 
-def _changed(events, erased, change):
-    if "erase" not in change:
-        return [*events, *(StoredEvent(**event) for event in change["append"])], erased
+def _changed(events, erased, hidden, change):
+    if "append" in change:
+        added = [StoredEvent(**event) for event in change["append"]]
+        return [*events, *added], erased, hidden
+    if "hide" in change:
+        item = {change["hide"]}
+        return events, erased, hidden | item if change["is_hidden"] else hidden - item
     user_id = change["erase"]
-    return [event for event in events if event.user_id != user_id], erased | {user_id}
+    left = [event for event in events if event.user_id != user_id]
+    return left, erased | {user_id}, hidden
 
 
 def _new(appended, events):

@@ -1,8 +1,11 @@
 """The service's events as the log of the next model."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
+from polars.exceptions import ComputeError
 
 import segue
 from segue.cli import main
@@ -93,6 +96,26 @@ def test_who_is_erased_while_a_log_is_written_is_in_it_whole_or_not_at_all(
     assert export(served_run, tmp_path / "log.parquet", "--database", url, "--whole") == 0
     log = segue.read_log(tmp_path / "log.parquet").frame
     assert log.filter(user_id=7).height == 13  # twelve of the run's own, and the event
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ComputeError("full")])
+def test_a_log_that_cannot_be_written_leaves_nothing_and_says_so(
+    database, served_run, tmp_path, monkeypatch, capsys, error
+):
+    url, _ = database
+    place = tmp_path / "logs"
+    place.mkdir()
+
+    def fail(frame: pl.DataFrame, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", fail)
+    (place / "log.parquet").write_text("of before")
+    assert export(served_run, place / "log.parquet", "--database", url, "--force") == 1
+    assert "choose another place" in capsys.readouterr().err
+    assert [each.name for each in place.iterdir()] == ["log.parquet"]
+    assert (place / "log.parquet").read_text() == "of before"
 
 
 def test_a_database_and_no_events_are_not_both_taken(served_run, capsys):

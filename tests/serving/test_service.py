@@ -25,7 +25,7 @@ from segue.recommender import Recommender
 from segue.serving import service as services
 from segue.serving.model import ServedModel, ServedQuestion, Wanted
 from segue.serving.service import Service
-from segue.serving.settings import Settings
+from segue.serving.settings import Keys, Settings
 from segue.serving.stores import Append, StoredEvent, StoreError
 
 RELOADING_S = 5
@@ -478,3 +478,72 @@ def test_without_a_memory_the_run_alone_is_served_and_no_file_made(start, tmp_pa
     assert [each.status_code for each in refused] == [409, 409]
     assert all("--no-events" in each.json()["detail"] for each in refused)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def shown(client: httpx.Client, **asked: object) -> set[object]:
+    """All items that the service's operations recommend or find."""
+    everything = {"k": 30, "exclude_seen": False}
+    similar = {"k": 30, "allow": asked.get("allow")}
+    answers = [
+        client.post(RECOMMEND, json={"history": [4], **everything, **asked}),
+        client.post(RECOMMEND, json={"history": [], **everything, **asked}),
+        client.post(RECOMMEND, json={"user_id": "9", **everything, **asked}),
+        client.post("/v1/items/4/similar", json=similar),
+        client.get("/v1/items/4/similar", params={"k": 30}),
+        client.get("/v1/items", params={"limit": 100}),
+        client.get("/v1/items", params={"query": "number 7"}),
+    ]
+    assert {each.status_code for each in answers} == {200}
+    return {item["item_id"] for each in answers for item in each.json()["items"]}
+
+
+def test_what_is_hidden_is_in_no_answer_until_it_is_shown_again(start, link, other, tmp_path):
+    other.save(tmp_path / "second")
+    with start(run=link) as client:
+        whole = shown(client)
+        assert 7 in whole
+        answer = client.put("/v1/hidden/7")
+        assert (answer.status_code, answer.json()) == (200, {"item_id": "7", "is_hidden": True})
+        client.put("/v1/hidden/of%20the%20next%2Frun")
+        assert client.get("/v1/hidden").json() == {"item_ids": ["7", "of the next/run"]}
+        assert shown(client) == whole - {7}
+        assert 7 not in shown(client, allow=[7, 8])
+        why = {"history": [1], "item_id": 7}
+        for refused in (
+            client.get("/v1/items/7"),
+            client.get("/v1/items/7/similar"),
+            client.post("/v1/explanations", json=why),
+        ):
+            assert (refused.status_code, "hidden" in refused.json()["detail"]) == (404, True)
+        assert client.post(RECOMMEND, json={"history": [7]}).json()["strategy"] == "model"
+        point(link, tmp_path / "second")
+        assert client.post("/v1/admin/reload").status_code == 200
+        assert 7 not in shown(client)
+    with start(run=link) as client:
+        assert 7 not in shown(client)
+        assert client.delete("/v1/hidden/7").json() == {"item_id": "7", "is_hidden": False}
+        assert shown(client) == whole
+        assert client.get("/v1/items/7").status_code == 200
+
+
+def test_what_another_service_hides_is_known_from_the_next_probe_on(start):
+    with start() as client, start() as other:
+        other.put("/v1/hidden/7")
+        assert client.get("/readyz").status_code == 200
+        assert 7 not in shown(client)
+        client.delete("/v1/hidden/7")
+        assert 7 in shown(client)
+
+
+def test_hiding_needs_the_admin_key_and_an_id_without_control_characters(start):
+    api, admin = "an api key of 20 xx".replace(" ", "-"), "an-admin-key-of-24-xxxxx"
+    with start(keys=Keys((api,), admin)) as client:
+        for key, expected in ((api, 403), (admin, 200)):
+            headers = {"X-API-Key": key}
+            answers = [
+                client.put("/v1/hidden/7", headers=headers),
+                client.get("/v1/hidden", headers=headers),
+                client.delete("/v1/hidden/7", headers=headers),
+            ]
+            assert [each.status_code for each in answers] == [expected] * 3
+        assert client.put("/v1/hidden/a%0Ab", headers=headers).status_code == 422

@@ -136,6 +136,7 @@ class ServedModel:
         self.clock = Clock.of(self.histories)
         self.catalogue = _with_years(run.catalogue, self.vocabulary.num_items)
         self.filters = ItemFilters(self.catalogue)
+        self._hidden = np.zeros(0, np.int32)
         self._metadata = self.catalogue.select(map(_readable, self.catalogue.iter_columns()))
         ids = self.vocabulary.ids.to_list()
         self._outside = [shown_id(each) for each in ids]
@@ -160,6 +161,11 @@ class ServedModel:
         self.retriever.similar(1, 1)
         self.search.find("", 1)
 
+    def hide(self, item_ids: Iterable[str]) -> None:
+        """Have no answer recommend, find or show these items, and all others again."""
+        known = (self._dense.get(each) for each in item_ids)
+        self._hidden = np.array(sorted(each for each in known if each), np.int32)
+
     def answers(self, questions: Sequence[ServedQuestion]) -> list[ServedAnswer | SegueError]:
         """What each question is answered, in their order; an error instead where one is wrong."""
         outcomes: list[_Prepared | SegueError] = []
@@ -181,7 +187,7 @@ class ServedModel:
         """
         dense = self.dense_id(question.item_id)
         unknown: list[Id] = []
-        denied = self._known(question.wanted.deny, unknown)
+        denied = np.concatenate([self._known(question.wanted.deny, unknown), self._hidden])
         allowed = self._allowed(question.wanted, unknown)
         k = question.wanted.k
         top = self.retriever.similar(dense, k, denied=denied, allowed=allowed)
@@ -193,8 +199,11 @@ class ServedModel:
 
         Raises:
             DataError: `at` is no moment, or the run's log has no clock.
+            UnknownItemError: The item is hidden.
             RequestError: The vocabulary lacks the item, or all of the history.
         """
+        if str(question.item_id) in self._dense:
+            self.dense_id(question.item_id)
         history, stored = self._outside_history(question.of)
         at = moment_of(self.clock.asked_at(question.of.at))
         times = None
@@ -206,13 +215,15 @@ class ServedModel:
         """The dense id of an outside id.
 
         Raises:
-            UnknownItemError: The vocabulary lacks it.
+            UnknownItemError: The vocabulary lacks it, or it is hidden.
         """
         dense = self._dense.get(str(item_id))
         if dense is None:
             raise UnknownItemError(
                 f"the model's {self.vocabulary.num_items:,} items do not include {item_id!r}"
             )
+        if dense in self._hidden:
+            raise UnknownItemError(f"the item {item_id!r} is hidden")
         return dense
 
     def described(
@@ -241,6 +252,10 @@ class ServedModel:
             {name: as_json(value) for name, value in row.items() if value is not None}
             for row in rows
         ]
+
+    def found(self, query: str, limit: int) -> list[dict[str, Any]]:
+        """Items by their titles, ready for JSON."""
+        return self.items(self.search.find(query, limit, self._hidden).tolist())
 
     def items(self, dense_ids: Sequence[int]) -> list[dict[str, Any]]:
         """Items by themselves, ready for JSON."""
@@ -288,6 +303,7 @@ class ServedModel:
         excludes = question.exclude_seen
         if excludes is None:
             excludes = not self.recommender.run.repeats
+        denied = np.concatenate([denied, self._hidden])
         left_out = np.concatenate([item_ids, denied]) if excludes else denied
         asked_at = self.clock.asked_at(question.at)
         unknown = list(dict.fromkeys(unknown))

@@ -26,7 +26,7 @@ from segue.serving.model import (
 )
 from segue.serving.problems import ProblemError, documented
 from segue.serving.service import LoadError, Search, Service, Written
-from segue.serving.stores import Append, StoredEvent, StoreError, UserEvents
+from segue.serving.stores import Append, Hide, StoredEvent, StoreError, UserEvents
 from segue.serving.times import Given
 
 MAX_FOUND = 100
@@ -36,6 +36,9 @@ ANSWERED = documented(*EVERY)
 
 ItemId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
 UserId = Annotated[str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=r"^[^\x00]+$")]
+KeptItemId = Annotated[
+    str, Path(max_length=MAX_ID_LENGTH, min_length=1, pattern=schemas.WITHOUT_CONTROLS)
+]
 
 
 class _Anything(Convertor[str]):
@@ -98,7 +101,11 @@ async def recommend_batch(asked: schemas.BatchRequest, request: Request) -> Resp
     )
 
 
-@router.post("/explanations", response_model=schemas.ServedExplanation, responses=ANSWERED)
+@router.post(
+    "/explanations",
+    response_model=schemas.ServedExplanation,
+    responses=ANSWERED | documented(404),
+)
 async def explain(asked: schemas.ExplanationRequest, request: Request) -> Response:
     """Tell what an item's score would be without each item of a history."""
     started = time.perf_counter()
@@ -216,6 +223,39 @@ async def erase_history(user_id: UserId, request: Request) -> Response:
     _check_admin(request)
     erased = await service_of(request).erase(user_id)
     return _json({"user_id": user_id, "events": erased.count, "is_pending": erased.has_remains})
+
+
+@router.get("/hidden", response_model=schemas.HiddenItems, responses=documented(*EVERY))
+async def show_hidden(request: Request) -> Response:
+    """Show which items are hidden; needs the admin key."""
+    _check_admin(request)
+    return _json({"item_ids": sorted(service_of(request).hidden)})
+
+
+@router.put(
+    "/hidden/{item_id:any}",
+    response_model=schemas.HiddenItem,
+    responses=documented(*EVERY, 409),
+)
+async def hide(item_id: KeptItemId, request: Request) -> Response:
+    """Hide an item from all answers of this model and of those to come; needs the admin key."""
+    return await _hide(request, Hide(item_id, is_hidden=True))
+
+
+@router.delete(
+    "/hidden/{item_id:any}",
+    response_model=schemas.HiddenItem,
+    responses=documented(*EVERY, 409),
+)
+async def show_again(item_id: ItemId, request: Request) -> Response:
+    """Show an item again; needs the admin key."""
+    return await _hide(request, Hide(item_id, is_hidden=False))
+
+
+async def _hide(request: Request, hide: Hide) -> Response:
+    _check_admin(request)
+    await service_of(request).hide(hide)
+    return _json(vars(hide))
 
 
 @router.get("/model", response_model=schemas.ModelInfo, responses=documented(*EVERY))

@@ -27,9 +27,8 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[
 Whole = Annotated[int, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
 Id = Text | Whole
 # What is kept can be shown in a line and sent in a path; ids that a log has may hold anything else.
-KeptText = Annotated[
-    str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
-]
+WITHOUT_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$"
+KeptText = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=WITHOUT_CONTROLS)]
 KeptId = KeptText | Whole
 Number = Annotated[float, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER)]
 Time = Annotated[str, Field(min_length=4, max_length=40)] | Whole | Number
@@ -319,6 +318,19 @@ class Erased(BaseModel):
     user_id: str
     events: int
     is_pending: bool
+
+
+class HiddenItem(BaseModel):
+    """An item that is hidden from all answers, or is not."""
+
+    item_id: str
+    is_hidden: bool
+
+
+class HiddenItems(BaseModel):
+    """The items that are hidden, whether the model knows them or not, in order."""
+
+    item_ids: list[str]
 
 
 class ModelInfo(BaseModel):

@@ -32,16 +32,20 @@ class TitleSearch:
         self._titles = pl.Series([f" {' '.join(words(title))} " for title in titles])
         self._counts = item_counts[1:]
 
-    def find(self, query: str, limit: int) -> npt.NDArray[np.int32]:
+    def find(
+        self, query: str, limit: int, hidden: Sequence[int] | npt.NDArray[np.int32] = ()
+    ) -> npt.NDArray[np.int32]:
         """Dense ids of the titles in which each word of the query begins a word.
 
         Where the script has no blanks between words, a word may be anywhere. A title that is the
         query comes first, then by popularity. An empty query finds the most popular items.
+        The dense ids in `hidden` are not found.
         """
         wanted = words(query)[:MAX_WORDS]
         if query.strip() and not wanted:
             return np.zeros(0, np.int32)
         is_found = np.ones(len(self._titles), np.bool_)
+        is_found[np.asarray(hidden, np.int32) - 1] = False
         for word in wanted:
             piece = word if BEGINS_WITHOUT_BLANKS.match(word) else f" {word}"
             is_found &= self._titles.str.contains(piece, literal=True).to_numpy()

@@ -30,6 +30,7 @@ from segue.serving.settings import Settings
 from segue.serving.stores import (
     Append,
     Erase,
+    Hide,
     HistoryStore,
     StoreError,
     UserEvents,
@@ -80,11 +81,13 @@ class Written:
         count: How many events were new, or were erased.
         clashing: The places of the events whose id is another event's.
         has_remains: Whether something that was erased is still in the database's files.
+        hidden: All items that are hidden, after one was hidden or shown.
     """
 
     count: int
     clashing: Sequence[int] = ()
     has_remains: bool = False
+    hidden: frozenset[str] = frozenset()
 
 
 Outcome = ServedAnswer | Explained | SegueError
@@ -140,12 +143,15 @@ class Service:
             max_batch=ONLINE_ROWS,
             name="segue-read",
         )
-        self._checks: Batcher[None, None] = Batcher(
+        self._checks: Batcher[None, frozenset[str]] = Batcher(
             lambda: partial(_checked, self.store),
             max_waiting=MAX_WAITING_CHECKS,
             max_batch=MAX_WAITING_CHECKS,
             name="segue-check",
         )
+        self._num_hides = 0
+        self.hidden: frozenset[str] = frozenset()
+        self._hide(self.store.hidden())
         self._reload = threading.Lock()
         self.is_ready = True
 
@@ -210,8 +216,23 @@ class Service:
         """
         return await self._reads.ask(user_ids) if user_ids else []
 
+    async def hide(self, hide: Hide) -> None:
+        """Hide an item, or show it again, from the next answer on and in every model to come.
+
+        Raises:
+            StoreError, QueueFullError, ClosedError, FailedError: It may not be.
+        """
+        written = (await self._writes.ask([hide]))[0]
+        self._num_hides += 1
+        self._hide(written.hidden)
+
+    def _hide(self, item_ids: frozenset[str]) -> None:
+        if item_ids != self.hidden:
+            self.hidden = item_ids
+            self.model.hide(item_ids)
+
     async def check(self) -> None:
-        """Look whether the database can be read.
+        """Look whether the database can be read, and what other services have hidden there.
 
         Raises:
             StoreError: It cannot, or does not say so in time.
@@ -219,9 +240,12 @@ class Service:
         """
         try:
             async with asyncio.timeout(CHECK_S):
-                await self._checks.ask([None])
+                before = self._num_hides
+                (hidden,) = await self._checks.ask([None])
         except TimeoutError:
             raise StoreError(f"the database does not answer within {CHECK_S:g} s") from None
+        if before == self._num_hides:  # else what was read may be older than what was written
+            self._hide(hidden)
 
     async def append(self, events: Append) -> Written:
         """Write events; return what became of them, once those that are new are on disk.
@@ -251,6 +275,7 @@ class Service:
         try:
             model = await asyncio.to_thread(_loaded_again, self.settings)
             await asyncio.to_thread(check_unit, self.store, model.clock)
+            model.hide(self.hidden)
             before, self.model = self.model.version, model
             await asyncio.to_thread(self._free)
         finally:
@@ -303,20 +328,19 @@ def _written(store: HistoryStore, writes: list[Write]) -> list[Written]:
 def _outcome(store: HistoryStore, write: Write, count: int) -> Written:
     if isinstance(write, Erase):
         return Written(count, has_remains=store.has_remains())
+    if isinstance(write, Hide):
+        return Written(count, hidden=store.hidden())
     is_all_new = count == len(write.events)
     return Written(count, () if is_all_new else store.clashing(write.events))
 
 
-def _checked(store: HistoryStore, asked: list[None]) -> list[None]:
+def _checked(store: HistoryStore, asked: list[None]) -> list[frozenset[str]]:
     store.check()
-    return asked
+    return [store.hidden()] * len(asked)
 
 
 def _found(model: ServedModel, searches: list[Search]) -> list[Found]:
-    return [
-        Found(model.version, model.items(model.search.find(search.query, search.limit).tolist()))
-        for search in searches
-    ]
+    return [Found(model.version, model.found(search.query, search.limit)) for search in searches]
 
 
 def _collect() -> None:

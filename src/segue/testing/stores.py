@@ -5,7 +5,7 @@ from contextlib import closing
 from functools import partial
 
 from segue.serving.limits import MAX_HISTORY
-from segue.serving.stores import Append, Erase, HistoryStore, StoredEvent, UserEvents
+from segue.serving.stores import Append, Erase, Hide, HistoryStore, StoredEvent, UserEvents
 
 
 def check_store(open_again: Callable[[], HistoryStore]) -> None:
@@ -29,6 +29,7 @@ def check_store(open_again: Callable[[], HistoryStore]) -> None:
         _check_ann(_one(store, "ann"))
         _check_together(store)
         _check_everything(store)
+        _check_hiding(store)
     with closing(open_again()) as store:
         assert store.noted("unit", "ms") == "s", "what was noted first must stay"
         _check_ann(_one(store, "ann"))
@@ -36,6 +37,7 @@ def check_store(open_again: Callable[[], HistoryStore]) -> None:
         _check_newest(store)
         _check_erasure(store)
     with closing(open_again()) as store:
+        assert store.hidden() == {"5"}, "what was hidden must be so when the store opens again"
         ann = _one(store, "ann")
         assert ann.is_erased, "an erasure must be there when the store opens again"
         assert list(ann.items) == ["4"], "what was erased must be gone when the store opens again"
@@ -80,6 +82,13 @@ def _check_everything(store: HistoryStore) -> None:
     assert arrived == ["3", "1", "7", "2"], (
         f"everything must be the events of one moment in order of arrival, got {arrived}"
     )
+
+
+def _check_hiding(store: HistoryStore) -> None:
+    hides = [Hide("5", True), Hide("6", True), Hide("5", True), Hide("6", False), Hide("7", False)]
+    counts = store.write(hides)
+    assert counts == [1, 1, 0, 1, 0], f"hiding must tell whether it changed anything, got {counts}"
+    assert store.hidden() == {"5"}, f"what is hidden must be told, got {store.hidden()}"
 
 
 def _check_newest(store: HistoryStore) -> None:

@@ -28,7 +28,7 @@ class NoStore:
 
     def write(self, writes: Sequence[Write]) -> list[int]:
         """Raises: NoMemoryError: Always."""
-        raise NoMemoryError("the service keeps no events: it was started with --no-events")
+        raise NoMemoryError("the service keeps nothing: it was started with --no-events")
 
     def has_remains(self) -> bool:
         """Nothing was written."""
@@ -37,6 +37,10 @@ class NoStore:
     def clashing(self, events: Sequence[StoredEvent]) -> list[int]:
         """No event is known."""
         return []
+
+    def hidden(self) -> frozenset[str]:
+        """No item is hidden."""
+        return frozenset()
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

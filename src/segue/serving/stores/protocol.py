@@ -43,7 +43,15 @@ class Erase:
     user_id: str
 
 
-Write = Append | Erase
+@dataclass(frozen=True)
+class Hide:
+    """An item to be hidden, or shown again; answered by 1 where that changed something, else 0."""
+
+    item_id: str
+    is_hidden: bool
+
+
+Write = Append | Erase | Hide
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ class HistoryStore(Protocol):
 
     def clashing(self, events: Sequence[StoredEvent]) -> list[int]:
         """The places of those whose event id is known of an event that is not the same."""
+        ...
+
+    def hidden(self) -> frozenset[str]:
+        """The items that are hidden."""
         ...
 
     def snapshot(self) -> AbstractContextManager["Snapshot"]:

@@ -24,6 +24,7 @@ from segue.serving.settings import ERASURE_KEY
 from segue.serving.stores.protocol import (
     STORES,
     Erase,
+    Hide,
     Snapshot,
     StoredEvent,
     StoreError,
@@ -168,6 +169,11 @@ class SQLStore:
         with self._failures(), self._engine.connect() as connection:
             connection.execute(sa.select(self._meta.c.value)).first()
 
+    def hidden(self) -> frozenset[str]:
+        """As `HistoryStore.hidden`."""
+        with self._failures(), self._engine.connect() as connection:
+            return frozenset(connection.execute(sa.select(self._hidden.c.item_id)).scalars())
+
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """As `HistoryStore.snapshot`, in one transaction."""
@@ -258,6 +264,9 @@ class SQLStore:
         self._erased = sa.Table(
             "segue_erased", tables, sa.Column("user_hash", sa.String(64), primary_key=True)
         )
+        self._hidden = sa.Table(
+            "segue_hidden", tables, sa.Column("item_id", sa.String, primary_key=True)
+        )
         self._tables = tables
 
     def _create(self, kind: Kind, erasure_key: str | None) -> None:
@@ -308,10 +317,19 @@ class SQLStore:
             row = {"user_hash": self._hash(write.user_id)}
             connection.execute(self._insert(self._erased).values(row).on_conflict_do_nothing())
             return deleted.rowcount
+        if isinstance(write, Hide):
+            return self._hide(connection, write)
         if not write.events:
             return 0
         insert = self._insert(self._events).on_conflict_do_nothing().returning(self._events.c.id)
         return len(connection.execute(insert, [vars(event) for event in write.events]).all())
+
+    def _hide(self, connection: sa.Connection, write: Hide) -> int:
+        if not write.is_hidden:
+            is_it = self._hidden.c.item_id == write.item_id
+            return connection.execute(sa.delete(self._hidden).where(is_it)).rowcount
+        insert = self._insert(self._hidden).values(item_id=write.item_id).on_conflict_do_nothing()
+        return len(connection.execute(insert.returning(self._hidden.c.item_id)).all())
 
     def _hash(self, user_id: str) -> str:
         return hmac.new(self._erasure_key, user_id.encode(), hashlib.sha256).hexdigest()
