@@ -13,6 +13,7 @@ import pytest
 
 import segue.fitting
 from segue.data import sources
+from segue.data.vocabulary import Vocabulary
 from segue.errors import Interrupted
 from segue.machine import THREAD_VARIABLES
 from segue.recommender import Recommender
@@ -128,6 +129,79 @@ def test_titles_that_would_steer_the_terminal_are_shown_as_blanks(command, recom
     assert len(out.splitlines()) == 3
     assert "\x1b" not in out
     assert "[2J red" in out
+
+
+# Sets the clipboard and the title, turns text red (in eight bits) and around, and forges a line.
+STEERING = "\x1b]52;c;ZXZpbA==\x07\x1b]0;title\x07\x9b31m\u202e\nsegue: done\r"
+
+
+@pytest.fixture
+def steering_run(recommender: Recommender, tmp_path: Path) -> Path:
+    """A run whose ids, titles and place would steer a terminal."""
+    run = recommender.run
+    assert run.split is not None
+    vocabulary = Vocabulary(pl.Series([f"{STEERING}{each}" for each in run.vocabulary.ids]))
+    users = pl.Series([f"{STEERING}{each}" for each in run.split.histories.user_ids])
+    histories = replace(run.split.histories, vocabulary=vocabulary, user_ids=users)
+    path = tmp_path / f"run{STEERING}"
+    catalogue = pl.DataFrame({"title": [f"{STEERING}{each}" for each in vocabulary.ids]})
+    split = replace(run.split, histories=histories)
+    ranking = replace(run.ranking, user_ids=users)  # type: ignore[type-var]
+    Recommender(
+        replace(run, vocabulary=vocabulary, catalogue=catalogue, split=split, ranking=ranking)
+    ).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("recommend", ["--history", f"{STEERING}1,{STEERING}2"]),
+        ("recommend", ["--user", f"{STEERING}7"]),
+        ("recommend", ["--user", STEERING]),
+        ("recommend", ["--user", STEERING, "--debug"]),
+        ("similar", [f"{STEERING}1"]),
+        ("similar", [STEERING]),
+        ("explain", ["--history", f"{STEERING}1,{STEERING}2,{STEERING}", "--item", f"{STEERING}3"]),
+        ("explain", ["--history", f"{STEERING}1", "--item", STEERING]),
+        ("evaluate", []),
+        ("report", []),
+        ("run forget", [f"{STEERING}7"]),
+        ("run forget", [STEERING]),
+        ("evaluate", [STEERING]),
+    ],
+)
+def test_whatever_is_printed_of_a_run_cannot_steer_the_terminal(
+    command, steering_run, name, arguments
+):
+    refuse_steering(command(*name.split(), steering_run, *arguments))
+
+
+def test_whatever_is_printed_of_a_log_cannot_steer_the_terminal(
+    command, monkeypatch, steering_run, tmp_path
+):
+    monkeypatch.setattr(segue.fitting, "fit", lambda *_, **__: Recommender.load(steering_run))
+    log, out = tmp_path / f"log{STEERING}.parquet", tmp_path / f"new{STEERING}"
+    ids = [f"{STEERING}{each}" for each in range(5)]
+    table = pl.DataFrame({"user_id": ids[:1] * 5, "item_id": ids, f"x{STEERING}": ids})
+    table.with_columns(timestamp=pl.int_range(5)).write_parquet(log)
+    fitted = command("fit", log, "--out", out, "--split", "none")
+    assert fitted.code == 0, fitted.err
+    assert "Next:" in fitted.out
+    refuse_steering(fitted)
+    refuse_steering(command("fit", log, "--out", out))
+    refuse_steering(command("fit", log, "--out", out, "--force", "--user-col", STEERING))
+    refuse_steering(command("data", "inspect", log))
+    refuse_steering(command("data", "inspect", log, "--item-col", f"x{STEERING}"))
+    refuse_steering(command("data", "inspect", tmp_path / STEERING))
+    refuse_steering(command("data", "fetch", STEERING))
+    refuse_steering(command(STEERING))
+
+
+def refuse_steering(outcome: Any) -> None:
+    for text in (outcome.out, outcome.err):
+        assert all(letter.isprintable() or letter == "\n" for letter in text), text
+        assert "segue: done" not in text.splitlines()
 
 
 def test_threads_are_set_before_a_command_loads_what_computes(command, monkeypatch):

@@ -18,7 +18,7 @@ from segue.cli.explain import explain
 from segue.cli.fit import fit
 from segue.cli.memory import HUGE_PAGES, ONE_ARENA, restart_with
 from segue.cli.options import TakesNegativeIds, spelled_out, whole_number
-from segue.cli.output import NoteHandler, note
+from segue.cli.output import NoteHandler, note, say
 from segue.cli.recommend import recommend, similar
 from segue.cli.report_page import report
 from segue.cli.serve import events, serve
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing else would catch it
         line, code = _told(error)
         if is_debug:
-            traceback.print_exception(error)
+            note("".join(traceback.format_exception(error)).rstrip("\n"))
         elif line:
             note(f"segue: {' '.join(line.splitlines())}")
     sys.exit(code)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"segue {__version__}")
+        say(f"segue {__version__}")
         raise typer.Exit
 
 

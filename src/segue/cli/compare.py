@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from segue.cli.options import AsJson
-from segue.cli.output import Cell, note, print_json, print_table
+from segue.cli.output import Cell, note, print_json, print_table, say
 
 
 def compare(
@@ -42,7 +42,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _print_comparison(found: Mapping[str, Any]) -> None:
     from segue.evaluation.comparison import COMPARED
 
-    print(
+    say(
         f"test part of the split {found['split']}: {found['users']:,} users, "
         f"{found['candidates']:,} candidates, {found['protocol']} ranking; 95% intervals\n"
     )
@@ -54,9 +54,9 @@ def _print_comparison(found: Mapping[str, Any]) -> None:
             cells.append(f"{system['metrics'][metric]:.4f} ({low:.4f} to {high:.4f})")
         rows.append([name, *cells])
     print_table(["", *(metric.upper() for metric in COMPARED)], rows)
-    print()
+    say()
     for difference in found["differences"]:
-        print(difference["verdict"])
+        say(difference["verdict"])
     others = len(found["differences"])
     note(
         f"note: paired bootstrap over the users; the p-values are raised for {others} comparisons "

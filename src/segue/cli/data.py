@@ -10,7 +10,7 @@ import typer
 from segue.cli.inputs import inspect_source
 from segue.cli.inspection import print_inspection
 from segue.cli.options import AsJson, LogColumns, LogSource, command_line, spelled_out
-from segue.cli.output import print_json, print_table
+from segue.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from segue.data.inspection import Inspection
@@ -37,7 +37,7 @@ def fetch(name: DatasetName) -> None:
     """Have a dataset on disk, downloaded where need be, and print where."""
     from segue.data.sources import fetch
 
-    print(fetch(name, progress=True))
+    say(str(fetch(name, progress=True)))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segue.cli.options import Force
-from segue.cli.output import note, shown_cell
+from segue.cli.output import note, say, shown_cell
 from segue.cli.report import print_headline, print_next
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def demo(
         recommender.save(out, force=force)
     print_headline(recommender.run.report)
     _print_example(recommender, split.histories.user_ids[0])
-    print(f"\nThe run is in {out}.")
+    say(f"\nThe run is in {out}.")
     print_next(out, recommender)
 
 
@@ -71,10 +71,10 @@ def _movielens() -> "tuple[InteractionLog, Catalogue | None]":
 def _print_example(recommender: "Recommender", user_id: str | int) -> None:
     """The newest films of a user, and the films that are recommended next."""
     history = recommender.history_of(user_id)
-    print(f"\nThe last films of user {user_id}, the newest at the end:")
+    say(f"\nThe last films of user {shown_cell(user_id)}, the newest at the end:")
     for title in recommender.titles(history[-SHOWN:]):
-        print(f"      {shown_cell(title)}")
-    print("\nRecommended next:")
+        say(f"      {shown_cell(title)}")
+    say("\nRecommended next:")
     items = recommender.answer(history, SHOWN).items
     for rank, title in enumerate(recommender.titles(list(items["item_id"])), 1):
-        print(f"  {rank:2}  {shown_cell(title)}")
+        say(f"  {rank:2}  {shown_cell(title)}")

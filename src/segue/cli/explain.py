@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segue.cli.options import AsJson, RunPath
-from segue.cli.output import note, print_json, print_table
+from segue.cli.output import note, print_json, print_table, say, shown_cell
 
 if TYPE_CHECKING:
     from segue.reporting.explanation import Explanation
@@ -52,7 +52,7 @@ def explain(
 
 
 def _print_explanation(found: "Explanation") -> None:
-    print(f"{found.title}: score {found.score:.4f}\n")
+    say(f"{shown_cell(found.title)}: score {found.score:.4f}\n")
     print_table(
         ["place", "item_id", "left out", "score without", "change"],
         [
@@ -60,4 +60,4 @@ def _print_explanation(found: "Explanation") -> None:
             for each in found.influences
         ],
     )
-    print(f"\n{found.note}")
+    say(f"\n{found.note}")

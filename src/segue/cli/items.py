@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segue.cli.options import Force, RunPath, spelled_out
-from segue.cli.output import note
+from segue.cli.output import note, say
 from segue.errors import RequestError
 
 if TYPE_CHECKING:
@@ -135,4 +135,4 @@ def add(
         after.save(out, force=force)
     num_new = after.vocabulary.num_items - before.vocabulary.num_items
     note(*catalogue.notes)
-    print(f"{num_new:,} of {len(catalogue.frame):,} items are new. The run is in {out}.")
+    say(f"{num_new:,} of {len(catalogue.frame):,} items are new. The run is in {out}.")

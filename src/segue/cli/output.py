@@ -11,10 +11,15 @@ from rich.cells import cell_len
 Cell = str | int | float | None
 
 
+def say(*lines: str) -> None:
+    """Print lines on standard output; what a terminal would not show as it is becomes blanks."""
+    print(_shown(lines))
+
+
 def note(*lines: str) -> None:
-    """Print lines on standard error."""
-    for line in lines:
-        print(line, file=sys.stderr)
+    """Print lines on standard error; what a terminal would not show as it is becomes blanks."""
+    if lines:
+        print(_shown(lines), file=sys.stderr)
 
 
 class NoteHandler(logging.Handler):
@@ -45,12 +50,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         for text, width, to_the_right in zip(line, widths, is_number, strict=True):
             blanks = " " * (width - cell_len(text))
             padded.append(blanks + text if to_the_right else text + blanks)
-        print("  ".join(padded).rstrip())
+        say("  ".join(padded).rstrip())
 
 
 def shown_cell(cell: Cell) -> str:
-    """A value as a table shows it."""
+    """A value as a table shows it: in one line, without escape sequences."""
     if cell is None:
         return ""
     text = f"{cell:.4f}" if isinstance(cell, float) else str(cell)
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _shown(lines: Sequence[str]) -> str:
+    """The lines, which may hold several each, as a terminal may have them."""
+    return "\n".join(shown_cell(each) for each in "\n".join(lines).split("\n"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segue.cli.options import AsJson, Force, IdColumns, K, RunPath
-from segue.cli.output import note, print_json, print_table
+from segue.cli.output import note, print_json, print_table, say
 from segue.errors import RequestError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _print_summary(summary: Mapping[str, int], target: Path, as_json: bool) -> N
     if as_json:
         print_json(summary)
         return
-    print(f"{summary['rows']:,} recommendations for {summary['users']:,} users are in {target}.")
+    say(f"{summary['rows']:,} recommendations for {summary['users']:,} users are in {target}.")
     if summary["unknown_items"]:
         note(f"left out {summary['unknown_items']:,} interactions with items unknown to the run")
     if summary["popular_users"]:

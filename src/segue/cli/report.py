@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segue.cli.output import Cell, print_table
+from segue.cli.output import Cell, print_table, say, shown_cell
 
 if TYPE_CHECKING:
     from segue.recommender import Recommender
@@ -23,24 +23,29 @@ BY_TRAINING = {
 
 def print_run(path: Path, recommender: "Recommender") -> None:
     """Where a new run is, how good it is, and what to do with it."""
-    print(f"The run is in {path}.\n")
+    say(f"The run is in {path}.\n")
     if recommender.run.report:
         print_headline(recommender.run.report)
-        print()
+        say()
     print_next(path, recommender)
 
 
 def print_next(path: Path, recommender: "Recommender") -> None:
     """Commands to try on a new run, with a user and an item that it knows."""
     run = recommender.run
-    item = run.vocabulary.ids[int(run.item_counts[1:].argmax())]
-    questions = [f"similar {shlex.quote(str(path))} {shlex.quote(str(item))}"]
+    place = _word(path)
+    questions = [f"similar {place} {_word(run.vocabulary.ids[int(run.item_counts[1:].argmax())])}"]
     if run.split is not None:
         user = run.split.histories.user_ids[0]
-        questions.insert(0, f"recommend {shlex.quote(str(path))} --user {shlex.quote(str(user))}")
+        questions.insert(0, f"recommend {place} --user {_word(user)}")
     if run.report:
-        questions.append(f"evaluate {shlex.quote(str(path))}")
-    print("Next:", *(f"  {_program()} {question}" for question in questions), sep="\n")
+        questions.append(f"evaluate {place}")
+    say("Next:", *(f"  {_program()} {question}" for question in questions))
+
+
+def _word(value: Path | str | int) -> str:
+    """A word of a command, as it is typed."""
+    return shlex.quote(shown_cell(str(value)))
 
 
 def _program() -> str:
@@ -92,12 +97,12 @@ def _print_by_training(report: Mapping[str, Any]) -> None:
                 [f"  {baseline}", None, *(own[each] for each in HEADLINE)]
                 for baseline, own in baselines.items()
             ]
-    print()
+    say()
     print_table(["", "targets", *(name.upper() for name in HEADLINE)], rows)
 
 
 def _print_origin(report: Mapping[str, Any]) -> None:
-    print(
+    say(
         f"{report['part']} part of the split {report['split']}: {_asked(report)}, "
         f"{report['candidates']:,} candidates, {report['protocol']} ranking"
     )
@@ -116,4 +121,4 @@ def _with_interval(report: Mapping[str, Any], name: str) -> str:
 
 def _print_notes(report: Mapping[str, Any]) -> None:
     for line in report["notes"]:
-        print(f"note: {line}")
+        say(f"note: {line}")

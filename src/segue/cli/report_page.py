@@ -7,7 +7,7 @@ import typer
 
 from segue.cli.files import refuse_taken, write_text
 from segue.cli.options import Force, RunPath
-from segue.cli.output import print_json
+from segue.cli.output import print_json, say
 
 
 def report(
@@ -34,4 +34,4 @@ def report(
     from segue.reporting.page import page
 
     write_text(out, page(describe(run)))
-    print(f"The report is in {out}.")
+    say(f"The report is in {out}.")

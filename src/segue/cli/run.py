@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segue.cli.options import Force, RunPath, TakesNegativeIds
-from segue.cli.output import note
+from segue.cli.output import note, say
 
 app = typer.Typer(help="What a run holds.")
 STILL = (
@@ -36,7 +36,7 @@ def forget(
     is_replaced = force or out is None
     with claimed_output(target, force=is_replaced):
         write_run(without_user(read_run(run), user), target, force=is_replaced)
-    print(f"The user is forgotten. The run is in {target}.")
+    say(f"The user is forgotten. The run is in {target}.")
     if out is not None:
         note(f"{run} still has the user")
     note(STILL)

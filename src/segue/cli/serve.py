@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segue.cli.options import Force, RunPath, number, spelled_out, whole_number
-from segue.cli.output import note
+from segue.cli.output import note, say
 from segue.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def export(
             log.write_parquet(draft)
     except (OSError, PolarsError) as error:
         raise OutputError(f"cannot write {target}: {error}; choose another place") from error
-    print(f"{log.height:,} interactions are in {target}.")
+    say(f"{log.height:,} interactions are in {target}.")
 
 
 events.command()(spelled_out(export))

@@ -19,7 +19,7 @@ from segue.cli.options import (
     number,
     whole_number,
 )
-from segue.cli.output import note, print_json, print_table
+from segue.cli.output import note, print_json, print_table, say
 from segue.config import preset_text
 from segue.errors import ConfigError, OutputError
 from segue.locks import locked
@@ -125,13 +125,13 @@ def _document(found: "Found", out: Path, commands: Mapping[str, str]) -> dict[st
 
 def _print_found(found: "Found", out: Path, commands: Mapping[str, str]) -> None:
     ended = ", when the time was up" if found.is_time_up else ""
-    print(f"{found.finished} trials finished and {found.pruned} were pruned{ended}.\n")
+    say(f"{found.finished} trials finished and {found.pruned} were pruned{ended}.\n")
     if found.changes:
         rows = [(name, *pair) for name, pair in found.changes.items()]
         print_table(["", "preset", "best"], [("NDCG@10", found.default, found.best), *rows])
     else:
-        print(f"Nothing validated better than the preset itself: NDCG@10 {found.default:.4f}.")
-    print("\nNDCG@10 is that of the validation part; the test part was not looked at.")
-    print(f"The preset is in {out}.\n")
-    print("Next, to measure it once on the test part, or to search on:")
-    print(*(f"  {each}" for each in commands.values()), sep="\n")
+        say(f"Nothing validated better than the preset itself: NDCG@10 {found.default:.4f}.")
+    say("\nNDCG@10 is that of the validation part; the test part was not looked at.")
+    say(f"The preset is in {out}.\n")
+    say("Next, to measure it once on the test part, or to search on:")
+    say(*(f"  {each}" for each in commands.values()))
