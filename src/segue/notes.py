@@ -1,4 +1,4 @@
-"""What is said in passing, once, of a file system that cannot do all that it should."""
+"""What is said in passing, such as that a file system cannot do all that it should."""
 
 import logging
 import os

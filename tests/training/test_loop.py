@@ -30,6 +30,7 @@ from segue.training.options import Session
 from segue.training.placement import LAZY_ITEMS, placement_of
 from segue.training.plan import Plan
 from segue.training.steps.schedule import learning_rate
+from segue.version import segue_version
 
 SETTINGS = ["max_length=20", "width=32", "num_blocks=1", "batch_size=64", "learning_rate=0.01"]
 
@@ -403,6 +404,29 @@ def test_resuming_refuses_another_configuration_or_log(split, tmp_path):
             also=[moved.histories, moved.targets],
             session=again,
         )
+
+
+def test_going_on_from_another_versions_checkpoint_is_noted(split, tmp_path, monkeypatch, caplog):
+    session = Session(checkpoint=tmp_path / "c")
+    trained(split, configured("epochs=1"), session)
+    resumed = replace(session, resume=True)
+    trained(split, configured("epochs=1"), resumed)
+    assert not caplog.records
+    monkeypatch.setattr(checkpoint, "segue_version", lambda: "9.8.7")
+    trained(split, configured("epochs=1"), resumed)
+    assert f"{tmp_path}/c/state.safetensors was saved by segue {segue_version()}" in caplog.text
+    assert "segue 9.8.7 goes on from it" in caplog.text
+
+
+def test_a_checkpoint_of_another_format_is_refused_with_the_version_that_wrote_it(
+    split, tmp_path, monkeypatch
+):
+    session = Session(checkpoint=tmp_path / "c")
+    trained(split, configured("epochs=1"), session)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
+    told = f"has format 3, of segue {segue_version()}, this segue reads 4; start anew with --force"
+    with pytest.raises(TrainingError, match=told):
+        trained(split, configured("epochs=1"), replace(session, resume=True))
 
 
 def test_resuming_without_a_checkpoint_is_refused(split, tmp_path):

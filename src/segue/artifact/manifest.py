@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Set
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +10,7 @@ from segue.artifact.documents import parse_json, plain_size, read_json, write_js
 from segue.artifact.failures import REMEDY, reading
 from segue.data.checks import shown, shown_names
 from segue.errors import RunError
+from segue.version import segue_version
 
 # 1: positions counted from the window's end.
 FORMAT_VERSION = 2
@@ -52,7 +52,7 @@ class Manifest(BaseModel):
 def write_manifest(directory: Path) -> None:
     """Record every file that stands in `directory`."""
     files = {path.name: _record(path) for path in sorted(directory.iterdir())}
-    manifest = Manifest(format_version=FORMAT_VERSION, segue_version=_segue_version(), files=files)
+    manifest = Manifest(format_version=FORMAT_VERSION, segue_version=segue_version(), files=files)
     write_json(directory / MANIFEST, manifest.model_dump())
 
 
@@ -141,10 +141,3 @@ def _record(path: Path) -> FileRecord:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _segue_version() -> str:
-    try:
-        return version("segue")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Va
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from segue import notes
 from segue.config import Config
 from segue.data.columns import ASKED_AT, ITEM_IDS, TIMESTAMPS
 from segue.data.histories import Histories
@@ -21,6 +22,7 @@ from segue.errors import OutputError, TrainingError
 from segue.files import make_directories, replaced
 from segue.model.weights import Weights
 from segue.training.steps import Step
+from segue.version import segue_version
 
 FORMAT_VERSION = 3
 FILE_NAME = "state.safetensors"
@@ -105,6 +107,7 @@ class _Header(BaseModel):
     """The file's own account of itself."""
 
     format_version: int
+    segue_version: str = "0.1.0"  # which did not write it
     config: dict[str, Any]
     data: str
     standing: Standing
@@ -139,6 +142,7 @@ def save(directory: Path, step: Step, progress: Progress, inputs: Inputs) -> Non
     arrays |= {f"{BEST}{name}": array for name, array in progress.best_weights.items()}
     header = _Header(
         format_version=FORMAT_VERSION,
+        segue_version=segue_version(),
         config=inputs.config.model_dump(mode="json"),
         data=inputs.data,
         standing=progress.standing,
@@ -174,6 +178,7 @@ def load(directory: Path, step: Step, weight_shapes: Shapes, inputs: Inputs) -> 
         with safe_open(path, framework="numpy") as file:
             header = _Header.model_validate(json.loads((file.metadata() or {}).get("segue", "{}")))
             _refuse_others(path, header, inputs)
+            _note_other_version(path, header.segue_version)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             best = _under(BEST, shapes)
             _refuse_misfits(path, step.shapes(), _under(STATE, shapes))
@@ -215,8 +220,8 @@ def _under(prefix: str, shapes: Shapes) -> Shapes:
 def _refuse_others(path: Path, header: _Header, inputs: Inputs) -> None:
     if header.format_version != FORMAT_VERSION:
         raise TrainingError(
-            f"the checkpoint {path} has format {header.format_version}, this segue reads "
-            f"{FORMAT_VERSION}; {ANEW}"
+            f"the checkpoint {path} has format {header.format_version}, of segue "
+            f"{header.segue_version}, this segue reads {FORMAT_VERSION}; {ANEW}"
         )
     changes = _changes(header.config, inputs.config.model_dump(mode="json"))
     if changes:
@@ -228,6 +233,17 @@ def _refuse_others(path: Path, header: _Header, inputs: Inputs) -> None:
         raise TrainingError(
             f"the checkpoint {path} belongs to another log, or to other users or targets to "
             f"validate on; give the ones it was started with, or {ANEW}"
+        )
+
+
+def _note_other_version(path: Path, version: str) -> None:
+    if version != segue_version():
+        notes.log.warning(
+            "note: the checkpoint %s was saved by segue %s, and segue %s goes on from it: what "
+            "comes may differ from a training by one of them alone",
+            path,
+            version,
+            segue_version(),
         )
 
 

@@ -35,7 +35,8 @@ GENRES = ("genres",)
 RATINGS_CSV = Files("ratings.csv", "movies.csv", list_cols=GENRES)
 RECBOLE_100K = Files("ml-100k.inter", "ml-100k.item", tidy=_tidy_recbole)
 
-# SHA-256 of the archives: as TensorFlow Datasets records them (url_checksums/movielens.txt).
+# SHA-256 of the archives: as TensorFlow Datasets records them (url_checksums/movielens.txt), which
+# does not have ml-32m. GroupLens publishes MD5 sums alone, and those over the same connection.
 _DATASETS = (
     ArchivedSource(
         "ml-1m",
@@ -83,7 +84,8 @@ _DATASETS = (
         "ml-32m",
         f"{MOVIELENS}/ml-32m.zip",
         None,
-        "MovieLens 32M: 32,000,204 ratings of 84,432 films by 200,948 users, 1995 to 2023",
+        "MovieLens 32M: 32,000,204 ratings of 84,432 films by 200,948 users, 1995 to 2023; "
+        "no checksum is known",
         239.0,
         RATINGS_CSV,
     ),
