@@ -86,10 +86,13 @@ def names_in(place: Path) -> frozenset[str] | None:
     """The files that the run at `place` says it has; None if no run is there.
 
     It may be damaged, or of another format.
+
+    Raises:
+        OSError: It cannot be read whether it is one.
     """
     try:
         manifest = Manifest.model_validate(read_json(place / MANIFEST))
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return frozenset(manifest.files) | {MANIFEST}
 
