@@ -157,7 +157,7 @@ def test_an_item_with_two_rows_is_refused_where_that_is_asked_for(
     assert "items: dropped 1 of 3 rows" in outcome.err
 
 
-def test_what_was_dropped_is_told_and_kept_with_the_run(
+def test_what_was_dropped_is_printed_and_kept_with_the_run(
     command, log_file, items_file, tmp_path, tiny
 ):
     frame = pl.read_parquet(log_file)

@@ -112,9 +112,9 @@ def test_persons_are_no_robots() -> None:
 
 def test_users_who_keep_the_pace_of_a_machine_are_found() -> None:
     robot = person(99, 150, 0).with_columns(timestamp=pl.int_range(150, dtype=pl.Int64) + MONDAY)
-    ((sign, told),) = robots_of(*PERSONS, robot).items()
+    ((sign, found),) = robots_of(*PERSONS, robot).items()
     assert "at most 1 s between 100 moments" in sign
-    assert told == (1, 150, (99,))
+    assert found == (1, 150, (99,))
     assert len(robots_of(*PERSONS, robot.head(100))) == 1
     # Everything at one moment is a basket, and a few quick moments are a person's.
     basket = robot.with_columns(timestamp=pl.lit(MONDAY, pl.Int64))
@@ -124,16 +124,16 @@ def test_users_who_keep_the_pace_of_a_machine_are_found() -> None:
 def test_users_who_never_sleep_are_found() -> None:
     hours = pl.int_range(24, dtype=pl.Int64) * 3_600 + MONDAY
     robot = person(99, 24, 0).with_columns(timestamp=hours)
-    ((sign, told),) = robots_of(*PERSONS, robot).items()
+    ((sign, found),) = robots_of(*PERSONS, robot).items()
     assert sign == "22 hours of one day or more"
-    assert told == (1, 24, (99,))
+    assert found == (1, 24, (99,))
     assert robots_of(*PERSONS, robot.head(21)) == {}
 
 
 def test_users_with_far_more_than_others_are_found_the_busiest_first() -> None:
     crowd = [person(user, 3, user) for user in range(1, 30)]
     shops = [person(user, 1_000 + user, user) for user in range(100, 104)]
-    ((sign, told),) = robots_of(*crowd, *shops).items()
+    ((sign, found),) = robots_of(*crowd, *shops).items()
     assert sign == "1,000 interactions or more"
-    assert told == (4, 4_406, (103, 102, 101))
+    assert found == (4, 4_406, (103, 102, 101))
     assert robots_of(*crowd, person(100, 999, 0)) == {}

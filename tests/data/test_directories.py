@@ -202,7 +202,7 @@ def test_lines_that_are_no_json_are_refused_in_one_line(tmp_path: Path) -> None:
         ("log.json", "one object a line"),
     ],
 )
-def test_other_formats_are_told_with_what_to_convert_to(
+def test_other_formats_are_refused_with_what_to_convert_to(
     tmp_path: Path, name: str, remedy: str
 ) -> None:
     (tmp_path / name).write_text("[{}]")

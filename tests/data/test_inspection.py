@@ -35,7 +35,7 @@ def test_a_plain_log_wants_no_option_and_needs_no_remark() -> None:
     assert found.columns == {each: each for each in ("user_id", "item_id", "timestamp")}
 
 
-def test_all_faults_are_told_with_counts_and_examples_and_the_rest_is_described(
+def test_all_faults_are_listed_with_counts_and_examples_and_the_rest_is_described(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "log.csv"
@@ -44,10 +44,10 @@ def test_all_faults_are_told_with_counts_and_examples_and_the_rest_is_described(
     )
     found = inspect_log(path)
     assert (found.rows, found.problems) == (6, ())
-    told = {
+    listed = {
         (each.column, each.what, each.rows, each.first_row, each.example) for each in found.faults
     }
-    assert told == {
+    assert listed == {
         ("user_id", "is null", 1, 2, None),
         ("item_id", "is null", 1, 3, None),
         ("timestamp", "is not a number", 2, 3, "'x'"),
@@ -75,7 +75,7 @@ def test_lines_that_are_too_long_end_no_examination(tmp_path: Path) -> None:
     assert found.description.interactions == 1
 
 
-def test_every_problem_with_the_columns_is_told_beside_the_faults_of_the_others() -> None:
+def test_every_problem_with_the_columns_is_listed_with_the_faults_of_the_others() -> None:
     frame = pl.DataFrame({"user": [1, None], "uid": [1, 2], "item_id": ["a", None], "when": [1, 2]})
     found = inspect_log(frame)
     users, times = found.problems
@@ -102,7 +102,7 @@ def test_every_problem_with_the_columns_is_told_beside_the_faults_of_the_others(
         ({"event": ["view"]}, {"events": ["buy"]}, "no event is 'buy'"),
     ],
 )
-def test_what_makes_a_log_unusable_is_told(
+def test_what_makes_a_log_unusable_is_listed(
     columns: dict[str, list[Any]], options: dict[str, Any], problem: str
 ) -> None:
     frame = pl.DataFrame({"user_id": [1], "item_id": [2], "timestamp": [3], **columns})
@@ -111,7 +111,7 @@ def test_what_makes_a_log_unusable_is_told(
     assert found.description is None
 
 
-def test_an_empty_log_is_told() -> None:
+def test_an_empty_log_is_a_problem() -> None:
     (problem,) = inspect_log(plain().clear()).problems
     assert "holds no interactions" in problem
 
@@ -135,10 +135,10 @@ def test_no_text_ends_an_examination_but_in_one_line(
     path = tmp_path / "log.csv"
     path.write_text("\n".join(",".join(row) for row in [header, *rows]))
     try:
-        told = inspect_log(path).problems
+        listed = inspect_log(path).problems
     except DataError as error:
-        told = (str(error),)
-    assert not any("\n" in each for each in told)
+        listed = (str(error),)
+    assert not any("\n" in each for each in listed)
 
 
 def doubled(frame: pl.DataFrame) -> pl.DataFrame:

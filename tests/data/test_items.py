@@ -124,14 +124,14 @@ def test_a_chosen_column_beats_the_logs_own() -> None:
     assert read_items(source, item_col="code", log=log).frame["item_id"].to_list() == ["b"]
 
 
-def test_a_title_that_is_not_chosen_is_left_out_and_told() -> None:
+def test_a_title_that_is_not_chosen_is_left_out_with_a_note() -> None:
     source = pl.DataFrame({"item_id": [1], "title": ["a"], "original": ["b"]})
     items = read_items(source, title_col="original")
     assert items.frame.rows(named=True) == [{"item_id": 1, "title": "b"}]
     assert "items: the column 'title' is left out: title is read from another" in items.notes
 
 
-def test_a_title_that_two_columns_could_be_is_left_out_and_told() -> None:
+def test_a_title_that_two_columns_could_be_is_left_out_with_a_note() -> None:
     items = read_items(pl.DataFrame({"item_id": [1], "name": ["a"], "item_name": ["b"]}))
     assert items.frame.columns == ["item_id", "name", "item_name"]
     (note,) = items.notes
@@ -139,7 +139,7 @@ def test_a_title_that_two_columns_could_be_is_left_out_and_told() -> None:
     assert "--items-title-col" in note
 
 
-def test_titles_that_are_no_text_are_left_out_and_told() -> None:
+def test_titles_that_are_no_text_are_left_out_with_a_note() -> None:
     items = read_items(pl.DataFrame({"item_id": [1], "title": [["a"]], "year": [1999]}))
     assert items.frame.columns == ["item_id", "year"]
     assert "title is left out, as no option asks for it" in items.notes[-1]

@@ -163,7 +163,7 @@ def test_a_bad_log_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "fault"),
     [
         ({"rating": ["N/A", "4"]}, "weight is not a number in 1 of 2 rows, first 'N/A' in row 1"),
         ({"rating": ["4,5", "4"]}, "first '4,5' in row 1"),
@@ -173,13 +173,13 @@ def test_a_bad_log_is_refused_in_one_line(
     ],
 )
 def test_weights_that_nobody_asked_for_are_left_out_where_they_are_not_clean(
-    columns: dict[str, list[object]], told: str
+    columns: dict[str, list[object]], fault: str
 ) -> None:
     log = read_log(pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2], "time": [1, 2], **columns}))
     assert log.frame.columns == ["user_id", "item_id", "timestamp"]
     assert set(log.columns) == {"user_id", "item_id", "timestamp"}
     assert log.notes[-1].startswith("weight is left out")
-    assert told in log.notes[-1]
+    assert fault in log.notes[-1]
     assert not any("weight is read from" in note for note in log.notes)
 
 
@@ -193,7 +193,7 @@ EVENTS = pl.DataFrame(
 )
 
 
-def test_events_of_all_kinds_are_kept_and_told() -> None:
+def test_events_of_all_kinds_are_kept_and_counted_in_a_note() -> None:
     log = read_log(EVENTS)
     assert log.frame.columns == ["user_id", "item_id", "timestamp"]
     assert len(log) == 5
@@ -201,6 +201,12 @@ def test_events_of_all_kinds_are_kept_and_told() -> None:
     assert "behavior: view 2, " in note
     assert "none 1" in note
     assert "--events view," in note
+
+
+def test_events_of_one_kind_have_no_note() -> None:
+    for kind in ("view", None):
+        log = read_log(EVENTS.with_columns(behavior=pl.lit(kind, pl.String)))
+        assert not any("kinds" in note for note in log.notes)
 
 
 @pytest.mark.parametrize(
@@ -259,16 +265,16 @@ def test_a_column_that_is_no_kind_of_event_costs_nothing() -> None:
         pl.Series(["12297829382473034410", "7"]).cast(pl.Decimal(38, 0)),
     ],
 )
-def test_integers_beyond_64_bits_are_text_and_told(ids: pl.Series) -> None:
+def test_integers_beyond_64_bits_are_text_with_a_note(ids: pl.Series) -> None:
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": ids, "timestamp": [1, 2]})
     log = read_log(frame)
     assert log.frame["item_id"].to_list() == ["12297829382473034410", "7"]
-    told = [note for note in log.notes if "beyond 64 bits" in note]
-    assert told == ["item_id is text, as some of its integers are beyond 64 bits with a sign"]
+    noted = [note for note in log.notes if "beyond 64 bits" in note]
+    assert noted == ["item_id is text, as some of its integers are beyond 64 bits with a sign"]
 
 
 @pytest.mark.parametrize("ids", [["7", "8"], ["12297829382473034410", "a"], ["a", "b"], [7, 8]])
-def test_other_ids_are_not_told_of(ids: list[object]) -> None:
+def test_other_ids_have_no_note(ids: list[object]) -> None:
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": ids, "timestamp": [1, 2]})
     assert not any("64 bits" in note for note in read_log(frame).notes)
 
@@ -283,7 +289,7 @@ u,5,50,
 """
 
 
-def test_every_kind_of_bad_row_is_told_at_once_with_the_flag_that_drops_them(
+def test_every_kind_of_bad_row_is_listed_at_once_with_the_flag_that_drops_them(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "log.csv"
@@ -292,7 +298,7 @@ def test_every_kind_of_bad_row_is_told_at_once_with_the_flag_that_drops_them(
         read_log(path, weight_col="weight")
     message = str(error.value)
     assert "\n" not in message
-    for told in (
+    for fault in (
         "user_id is null in 1 of 6 rows, first in row 2",
         "item_id is null in 1 of 6 rows, first in row 3",
         "timestamp is not a number in 2 of 6 rows, first 'x' in row 3",
@@ -300,7 +306,7 @@ def test_every_kind_of_bad_row_is_told_at_once_with_the_flag_that_drops_them(
         "weight is NaN or infinite in 1 of 6 rows, first 'inf' in row 5",
         "--drop-bad-rows (drop_bad_rows=True in Python)",
     ):
-        assert message.count(told) == 1
+        assert message.count(fault) == 1
 
 
 def test_bad_rows_are_dropped_and_counted_by_kind_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -317,7 +323,7 @@ def test_bad_rows_are_dropped_and_counted_by_kind_where_that_is_asked_for(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("times", "told", "kept"),
+    ("times", "fault", "kept"),
     [
         (["n/a", "10", "20"], "is not a number in 1 of 3 rows, first 'n/a' in row 1", [10, 20]),
         (
@@ -328,10 +334,10 @@ def test_bad_rows_are_dropped_and_counted_by_kind_where_that_is_asked_for(tmp_pa
     ],
 )
 def test_most_of_the_times_decide_what_they_are_and_not_the_first(
-    times: list[str], told: str, kept: list[object]
+    times: list[str], fault: str, kept: list[object]
 ) -> None:
     columns = {"user_id": [1] * len(times), "item_id": [1] * len(times), "timestamp": times}
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=fault):
         read_log(pl.DataFrame(columns))
     log = read_log(pl.DataFrame(columns), drop_bad_rows=True)
     assert log.frame["timestamp"].to_list() == kept

@@ -66,7 +66,7 @@ def test_shuffling_moves_rows_within_their_ties_alone(rows: list[Row], seed: int
     assert shuffled.equals(log.with_shuffled_ties(seed).frame)
 
 
-def test_shuffling_is_told_with_its_seed() -> None:
+def test_shuffling_is_noted_with_its_seed() -> None:
     log = log_of([(1, 1, 1), (1, 2, 1), (1, 3, 2), (2, 1, 1)]).with_shuffled_ties(7)
     assert log.notes[-1] == "shuffled 2 of 4 interactions, within ties in time (seed 7)"
 

@@ -112,7 +112,7 @@ CAFE = "user_id,item_id,timestamp\nZoë,Café,1\n"
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
 @pytest.mark.parametrize("header", ["user_id,item_id,timestamp", "user_id,item_id,timestamp,naïve"])
-def test_windows_text_is_read_and_told(tmp_path: Path, name: str, header: str) -> None:
+def test_windows_text_is_read_with_a_note(tmp_path: Path, name: str, header: str) -> None:
     rows = "Zoë,Café,1,€" if "," in header[25:] else "Zoë,Café,1"
     content = f"{header}\n{rows}\n".encode("cp1252")
     log = read_log(write(tmp_path / name, gzip.compress(content) if "gz" in name else content))
@@ -207,7 +207,7 @@ LONGER = "a line has more fields than the first in 2 of 5 rows, first in row 2"
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_longer_lines_are_counted_beside_the_other_faults_and_can_be_dropped(
+def test_longer_lines_are_counted_with_the_other_faults_and_can_be_dropped(
     tmp_path: Path, end: str, encoding: str
 ) -> None:
     content = RAGGED.replace("\n", end).replace("u,", "ü,").encode(encoding)

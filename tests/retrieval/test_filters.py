@@ -112,7 +112,7 @@ def test_the_entries_of_a_list_are_told_one_by_one():
     assert FILTERS.entries("genres") == ["Crime", "Drama", "Melodrama", "crime"]
 
 
-def test_the_entries_of_text_are_its_values_whatever_stands_in_them():
+def test_the_entries_of_text_are_its_values_whatever_they_contain():
     assert "The Heat of a|b" in FILTERS.entries("title")
     assert FILTERS.entries("year") == ["1980", "1995", "2001", "2010"]
 

@@ -26,7 +26,9 @@ def print_inspection(found: "Inspection", command: str | None) -> None:
 
     print(f"{found.source}: {found.rows:,} rows; the columns are {shown_names(found.names)}")
     _print_lines("What makes it unusable", found.problems)
-    _print_lines("Rows that cannot be used", [_told(each, found.rows) for each in found.faults])
+    _print_lines(
+        "Rows that cannot be used", [_fault_line(each, found.rows) for each in found.faults]
+    )
     if found.description is not None:
         _print_description(found.description, found.events)
     _print_lines("To look at", found.remarks)
@@ -43,10 +45,10 @@ def _print_lines(title: str, lines: Sequence[str]) -> None:
 
 def _print_pairs(title: str, pairs: Sequence[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in pairs), default=0)
-    _print_lines(title, [f"{name:{width}}  {told}" for name, told in pairs])
+    _print_lines(title, [f"{name:{width}}  {text}" for name, text in pairs])
 
 
-def _told(fault: "FoundFault", num_rows: int) -> str:
+def _fault_line(fault: "FoundFault", num_rows: int) -> str:
     example = "" if fault.example is None else f" {fault.example}"
     return (
         f"{fault.column} {fault.what} in {_share(fault.rows, num_rows)} of the rows, "

@@ -186,7 +186,7 @@ def command_line(name: str, source: str, *groups: Any, **others: str | bool) -> 
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:
-    """What stands between commas."""
+    """The parts between commas."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 

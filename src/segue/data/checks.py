@@ -47,9 +47,9 @@ class BadRowsError(DataError):
     """Some rows of a table cannot be used."""
 
     def __init__(self, where: str, faults: Sequence[Fault], *remedies: str) -> None:
-        """Tell all faults, then what to do about them, in one line."""
-        told = dict.fromkeys([*(fault.remedy for fault in faults), *remedies])
-        super().__init__(f"{where}: {'; '.join([*map(str, faults), *told])}")
+        """List all faults, then what to do about them, in one line."""
+        advice = dict.fromkeys([*(fault.remedy for fault in faults), *remedies])
+        super().__init__(f"{where}: {'; '.join([*map(str, faults), *advice])}")
         self.faults = tuple(faults)
 
 

@@ -25,7 +25,7 @@ def open_directory(
     """All files of one kind in a directory, as one table.
 
     A column may be missing from some files, and wider in some: integers and floats are widened, and
-    integers beside text become text.
+    integers together with text become text.
 
     Args:
         path: The directory.
@@ -105,8 +105,8 @@ def _common_type(name: str, frames: Mapping[Path, pl.DataFrame]) -> pl.DataType:
     common = _widest(types)
     if common is not None:
         return common
-    told = " but ".join(f"{dtype} in {file_of[dtype]}" for dtype in reversed(types))
-    raise DataError(f"the column {name!r} is {told}; write both files alike")
+    types_of_files = " but ".join(f"{dtype} in {file_of[dtype]}" for dtype in reversed(types))
+    raise DataError(f"the column {name!r} is {types_of_files}; write both files alike")
 
 
 def _widest(types: Sequence[pl.DataType]) -> pl.DataType | None:

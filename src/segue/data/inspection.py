@@ -50,7 +50,7 @@ class FoundFault:
 
     @classmethod
     def of(cls, fault: Fault) -> "FoundFault":
-        """What is told of a fault."""
+        """A fault as an examination lists it."""
         return cls(
             fault.column,
             fault.what,
@@ -133,7 +133,7 @@ def inspect_log(
         columns={role.name: column for role, column in found.columns.items()},
         problems=tuple(problems),
         faults=tuple(FoundFault.of(fault) for fault in found.faults),
-        notes=tuple(found.told()),
+        notes=tuple(found.all_notes()),
         events=kinds,
         description=description,
         advice=tuple(_advice(found.faults, found.num_rows, kinds, description))

@@ -15,7 +15,7 @@ def split_labels(text: pl.Series, separator: str) -> pl.Series:
 def labels_of(values: pl.Series) -> pl.Series:
     """The labels of each value, lists of text: a list's entries, or else the value; null for null.
 
-    What is text stays whole, whatever stands in it: only its reader can know that it is a list.
+    What is text stays whole, whatever it contains: only its reader can know that it is a list.
     """
     if isinstance(values.dtype, pl.List):
         return values.cast(pl.List(pl.String))

@@ -19,9 +19,9 @@ CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 
 @dataclass(frozen=True)
 class Layout:
-    """A text file without a header or quotes: what stands between the fields, and their names.
+    """A text file without a header or quotes: what separates the fields, and their names.
 
-    `lists` are the columns that hold several labels, and what stands between those.
+    `lists` are the columns that hold several labels, and what separates those.
     """
 
     separator: str
@@ -30,7 +30,7 @@ class Layout:
 
 
 def is_headerless(path: Path, layout: Layout) -> bool:
-    """Whether a file whose suffix promises a layout has it, as far as its first line tells.
+    """Whether a file whose suffix promises a layout has it, judged by its first line.
 
     RecBole's `.item` has a header with types where GroupLens' `u.item` has none; and many a `.dat`
     is an ordinary table.

@@ -20,7 +20,7 @@ from segue.errors import DataError
 RATING_FIELDS = (USER.name, ITEM.name, WEIGHT.name, TIME.name)
 LAYOUTS = {".dat": Layout("::", RATING_FIELDS), ".data": Layout("\t", RATING_FIELDS)}
 
-MAX_KINDS_TOLD = 10
+MAX_KINDS_LISTED = 10
 ID_TYPES = (pl.Int64, pl.String)
 TIME_TYPES = (pl.Int64, pl.Float64, pl.Datetime("us"))
 
@@ -180,7 +180,7 @@ def read_log(
     Raises:
         DataError: No such file, a format that cannot be read, no column for a role or two, no
             interactions, or rows with a value that is no id, time or weight, of which every kind is
-            told with its count; in one line.
+            listed with its count; in one line.
     """
     if min_weight is not None and not math.isfinite(min_weight):
         raise DataError(f"min_weight={min_weight} is no threshold; give a finite number")
@@ -203,8 +203,8 @@ def read_log(
                 f"name its column with {role.choice}"
             )
     if EVENT in columns:
-        frame, note = _of_kinds(frame, columns[EVENT], events)
-        notes.append(note)
+        frame, counted = _of_kinds(frame, columns[EVENT], events)
+        notes += counted
     log = InteractionLog(
         frame, tuple(notes), columns={role.name: column for role, column in columns.items()}
     )
@@ -231,26 +231,26 @@ def wanted_columns(
 
 def _of_kinds(
     frame: pl.DataFrame, column: str, events: Sequence[str] | None
-) -> tuple[pl.DataFrame, str]:
-    """The interactions of some kinds of events, or of all, without that column; and a note."""
+) -> tuple[pl.DataFrame, list[str]]:
+    """The interactions of some kinds of events, or of all, without that column; and notes."""
     kinds = frame[EVENT.name]
     counts = list(kinds_of(kinds).items())
-    told = ", ".join(f"{kind} {count:,}" for kind, count in counts[:MAX_KINDS_TOLD])
-    told += f" and {len(counts) - MAX_KINDS_TOLD:,} others" * (len(counts) > MAX_KINDS_TOLD)
+    listed = ", ".join(f"{kind} {count:,}" for kind, count in counts[:MAX_KINDS_LISTED])
+    listed += f" and {len(counts) - MAX_KINDS_LISTED:,} others" * (len(counts) > MAX_KINDS_LISTED)
     if kinds.null_count():
-        told += f", none {kinds.null_count():,}"
+        listed += f", none {kinds.null_count():,}"
     if events is None:
         some = ",".join(kind for kind, _ in counts[:2])
-        note = f"events of all kinds are kept ({column}: {told}); --events {some} keeps some"
-        return frame.drop(EVENT.name), note
+        note = f"events of all kinds are kept ({column}: {listed}); --events {some} keeps some"
+        return frame.drop(EVENT.name), [note] if len(counts) > 1 else []
     unknown = [event for event in events if event not in dict(counts)]
     if unknown or not events:
         asked = shown_names(unknown) if unknown else "asked for"
-        raise DataError(f"no event is {asked}; the column {column!r} has {told}")
+        raise DataError(f"no event is {asked}; the column {column!r} has {listed}")
     kept = frame.filter(kinds.is_in(list(events))).drop(EVENT.name)
     dropped = frame.height - kept.height
     note = f"dropped {dropped:,} of {frame.height:,} events that are not {', '.join(events)}"
-    return kept, f"{note} ({column}: {told})"
+    return kept, [f"{note} ({column}: {listed})"]
 
 
 def kinds_of(events: pl.Series) -> dict[str, int]:

@@ -66,7 +66,7 @@ class Examined:
     notes: Sequence[str]
     num_rows: int
 
-    def told(self) -> list[str]:
+    def all_notes(self) -> list[str]:
         """One line each: what is to be said of the reading and of the columns."""
         long = [
             f"{role.name} is text, as some of its integers are beyond 64 bits with a sign"
@@ -133,8 +133,8 @@ def read_rows(
 
     Raises:
         DataError: A role that is needed has no column, two, or one of a type that it cannot use;
-            there are no rows; or there are rows at fault, of which every kind is told, unless they
-            are to be dropped and others are left.
+            there are no rows; or there are rows at fault, of which every kind is listed, unless
+            they are to be dropped and others are left.
     """
     found = examine(table, wanted)
     if found.problems:
@@ -149,10 +149,10 @@ def read_rows(
     )
     notes = [f"read {found.num_rows:,} interactions from {table.label} ({types})"]
     if found.faults:
-        told = "; ".join(map(str, found.faults))
+        faults = "; ".join(map(str, found.faults))
         num_bad = found.num_rows - frame.height
-        notes.append(f"dropped {num_bad:,} of {found.num_rows:,} rows: {told}")
-    return frame, found.columns, [*notes, *found.told()]
+        notes.append(f"dropped {num_bad:,} of {found.num_rows:,} rows: {faults}")
+    return frame, found.columns, [*notes, *found.all_notes()]
 
 
 def _found(table: Table, wanted: Wanted) -> tuple[dict[Role, str], list[DataError]]:

@@ -28,7 +28,7 @@ class Rows:
     encoding: str | None = None
 
     def notes(self) -> list[str]:
-        """One line each: what is to be told of the reading."""
+        """One line each: what was particular about the reading."""
         notes = []
         if self.num_blank:
             notes.append(f"skipped {self.num_blank:,} blank lines")
@@ -49,7 +49,7 @@ class Table:
         names: Its columns.
         is_untyped: True where every field is text because the format knows nothing else.
         read: Gives the rows of some columns.
-        lists: The columns of text that the format says hold several labels, and what stands between
+        lists: The columns of text that the format says hold several labels, and what separates
             those.
         lacking: The columns that a file of several lacks, and that file. They cannot be read.
     """
@@ -77,7 +77,7 @@ class RaggedError(BadRowsError):
     """
 
     def __init__(self, where: str, faults: Sequence[Fault], rows: Rows) -> None:
-        """Tell all faults."""
+        """List all faults."""
         super().__init__(where, faults)
         self.rows = rows
 
@@ -94,7 +94,7 @@ def lazy_table(lazy: pl.LazyFrame, label: str) -> Table:
     return Table(label, names, False, read)
 
 
-# What Polars says, told in the words of a log.
+# What Polars says, and the same in the words of a log.
 REASONS = {
     "Syntax at": "a line is no JSON; mend it",
 }
@@ -102,7 +102,7 @@ REASONS = {
 
 @contextmanager
 def readable(label: object) -> Iterator[None]:
-    """Tell in one line what goes wrong when a file is read.
+    """Say in one line what goes wrong when a file is read.
 
     Raises:
         DataError: It cannot be read.
@@ -118,4 +118,4 @@ def readable(label: object) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """Why something could not be read, on one line."""
     first_line = next(iter(str(error).splitlines()), type(error).__name__)
-    return next((told for said, told in REASONS.items() if said in str(error)), first_line)
+    return next((ours for theirs, ours in REASONS.items() if theirs in str(error)), first_line)

@@ -90,10 +90,10 @@ class _Delimited:
                 if "found more fields" not in str(error):
                     raise
                 return self._read_ragged(columns)
-        return replace(rows, encoding=self._told)
+        return replace(rows, encoding=self._found_encoding)
 
     @property
-    def _told(self) -> str | None:
+    def _found_encoding(self) -> str | None:
         """The name of an encoding that was found out."""
         is_found = self.encoding is not None and self.text.encoding is None
         return name_of(self.encoding or "") if is_found else None
@@ -161,7 +161,7 @@ class _Delimited:
         parts = [self._named(wide.select(own)), wide.select(is_longer.replace(False, None))]
         rows = _without_blank(pl.concat(parts, how="horizontal"), [*columns, MORE])
         found = np.flatnonzero(rows.frame[MORE].is_not_null().to_numpy()).astype(np.int64)
-        cut = Rows(rows.frame.drop(MORE), rows.num_blank, self._told)
+        cut = Rows(rows.frame.drop(MORE), rows.num_blank, self._found_encoding)
         if not found.size:
             return cut
         what = "has more fields than the first"
