@@ -74,7 +74,8 @@ def chosen_validation(split: "Split", users: str | None, seed: int) -> "HeldOut 
     else:
         user_ids = _user_ids(Path(users))
         chosen, asked = held_out.only(user_ids), user_ids.n_unique()
-    note(f"validating on {chosen.num_users:,} of the {asked:,} users asked for")
+    num_users = chosen.histories.user_ids.n_unique()
+    note(f"validating on {num_users:,} of the {asked:,} users asked for")
     return chosen
 
 
