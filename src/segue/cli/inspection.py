@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from segue.cli.output import shown_cell
+from segue.cli.output import say
 
 if TYPE_CHECKING:
     from segue.data.description import Description
@@ -24,7 +24,7 @@ def print_inspection(found: "Inspection", command: str | None) -> None:
     """All that was found, then what to do next; without a command where the log is unusable."""
     from segue.data.checks import shown_names
 
-    print(f"{found.source}: {found.rows:,} rows; the columns are {shown_names(found.names)}")
+    say(f"{found.source}: {found.rows:,} rows; the columns are {shown_names(found.names)}")
     _print_lines("What makes it unusable", found.problems)
     _print_lines(
         "Rows that cannot be used", [_fault_line(each, found.rows) for each in found.faults]
@@ -35,12 +35,12 @@ def print_inspection(found: "Inspection", command: str | None) -> None:
     _print_lines("How it is read", found.notes)
     _print_pairs("Advised for segue fit", [(" ".join(x.options), x.why) for x in found.advice])
     if command is not None:
-        print(f"\nNext:\n  {command}")
+        say("", "Next:", f"  {command}")
 
 
 def _print_lines(title: str, lines: Sequence[str]) -> None:
     if lines:
-        print(f"\n{title}", *(f"  {shown_cell(line)}" for line in lines), sep="\n")
+        say("", title, *(f"  {line}" for line in lines))
 
 
 def _print_pairs(title: str, pairs: Sequence[tuple[str, str]]) -> None:
