@@ -1,4 +1,5 @@
 import datetime as dt
+import re
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.data import times
 from segue.data.times import (
     UNKNOWN_TIME,
     TimeUnit,
@@ -232,3 +234,30 @@ def test_seconds_beyond_32_bits_are_the_nearest_and_never_mean_unknown() -> None
     for far in (10**15, 2**63 - 1):
         seconds = to_seconds(np.array([-far - 1, far]), TimeUnit.S)
         assert seconds.tolist() == [UNKNOWN_TIME + 1, 2**31 - 1]
+
+
+@given(
+    st.from_regex(
+        r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
+        r"(Z|[+-][0-9]{2}:[0-9]{2})?)?\Z"
+    )
+)
+def test_one_moment_is_read_as_a_column_of_them_is(text: str) -> None:
+    try:
+        alone = as_moment(text, TimeUnit.DATETIME)
+    except DataError:
+        alone = None
+    try:
+        (column,) = as_times(pl.Series("timestamp", [text]), "log").to_physical()
+    except DataError:
+        column = None
+    if alone is not None and column is not None:  # each has years that the other lacks
+        assert int(alone.astype("datetime64[us]").astype(np.int64)) == column
+    if re.match(r"(19|20)", text):
+        assert (alone is None) == (column is None)
+
+
+def test_a_moment_in_usual_text_is_read_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(times, "_from_iso", lambda text: pytest.fail(f"a table was made of {text}"))
+    for text in ("2023-11-14", "2023-11-14 22:13", "2023-11-14T22:13:20.5+02:00"):
+        as_moment(text, TimeUnit.S)
