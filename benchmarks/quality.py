@@ -1,6 +1,7 @@
 """Claim: on MovieLens-1M, protocol A, the preset `best` ranks with NDCG@10 of 0.186 and HR@10 of
 0.320 at least, trained in at most 60 minutes a seed; `sasrec-paper` reaches the paper's sampled
-figures, HR@10 of 0.82 and NDCG@10 of 0.59.
+figures, HR@10 of 0.82 and NDCG@10 of 0.59. With `--data ml-1m-timed` the time of each request is known,
+and `best` has an NDCG@10 of 0.228 and an HR@10 of 0.375 at least.
 
 Each preset is trained once for each seed by `segue fit`, one after another, on a log from which
 everyone's last two items are held out. The epoch is chosen by NDCG@10 on the last but one item of
@@ -9,7 +10,7 @@ sampled: 100 items drawn for each user. Mean and spread (lowest to highest) over
 benchmark can be interrupted: a training that is done already is read and not repeated, if it is of
 the same settings. Remove the folder after a change of the code.
 
-    python benchmarks/quality.py [--presets NAME ...] [--seeds N ...] [--data ml-1m|ml-100k] [--runs FOLDER]
+    python benchmarks/quality.py [--presets NAME ...] [--seeds N ...] [--data ml-1m|ml-1m-timed|ml-100k] [--runs FOLDER]
 """  # noqa: E501 - the usage
 
 import argparse
@@ -20,12 +21,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from surroundings import ML_1M, surroundings
 
 from segue.artifact import read_run
 from segue.config import PRESETS, load_preset
 
 LEAST = {"ndcg@10": 0.186, "hr@10": 0.320}
+LEAST_TIMED = {"ndcg@10": 0.228, "hr@10": 0.375}
 LEAST_SAMPLED = {"ndcg@10": 0.59, "hr@10": 0.82}
 MOST_SECONDS = 3_600
 LOGS = {
@@ -34,6 +37,7 @@ LOGS = {
         *("--time-col", "position", "--items", str(ML_1M / "items.parquet")),
     ],
     "ml-100k": ["ml-100k"],
+    "ml-1m-timed": ["{timed}", "--items", str(ML_1M / "items.parquet")],
 }
 
 
@@ -45,7 +49,8 @@ def main() -> int:
         runs = [fitted(options.data, preset, seed, options.runs) for seed in options.seeds]
         rows.append(row_of(preset, runs))
         print(line_of(rows[-1]), flush=True)
-    is_shown = options.data != "ml-1m" or all(map(holds, rows))
+    least = {"ml-1m": LEAST, "ml-1m-timed": LEAST_TIMED}.get(options.data)
+    is_shown = least is None or all(holds(row, least) for row in rows)
     document = {
         "benchmark": "quality",
         "is_shown": is_shown,
@@ -74,7 +79,8 @@ def fitted(data: str, preset: str, seed: int, folder: Path) -> dict[str, float]:
     """The test figures of one training, and its seconds."""
     run = folder / f"{data}-{preset}-{seed}"
     if not run.exists():
-        command = ["fit", *LOGS[data], "--preset", preset, "--set", f"seed={seed}"]
+        log = [each.format(timed=timed_log(folder)) if "{" in each else each for each in LOGS[data]]
+        command = ["fit", *log, "--preset", preset, "--set", f"seed={seed}"]
         segue(*command, "--out", str(run), "--resume" if is_begun(run) else "--force")
     done = read_run(run)
     if done.config != load_preset(preset).with_settings([f"seed={seed}"]):
@@ -87,6 +93,17 @@ def fitted(data: str, preset: str, seed: int, folder: Path) -> dict[str, float]:
         "seconds": done.training["seconds"],
         "best_epoch": done.training["best_epoch"],
     }
+
+
+def timed_log(folder: Path) -> Path:
+    """The log of protocol A with all times, made once; ties in the published order."""
+    path = folder / "ml-1m-timed.parquet"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        log = pl.read_parquet(ML_1M / "interactions_timed.parquet")
+        log = log.filter(pl.col("position").is_not_null()).sort("user_id", "position")
+        log.select("user_id", "item_id", "timestamp").write_parquet(path)
+    return path
 
 
 def is_begun(run: Path) -> bool:
@@ -118,12 +135,12 @@ def line_of(row: dict[str, Any]) -> str:
     return f"{row['preset']:>12}: {'; '.join(figures)}; {row['seconds']['mean']:.0f} s"
 
 
-def holds(row: dict[str, Any]) -> bool:
+def holds(row: dict[str, Any], lowest: dict[str, float]) -> bool:
     """Whether the row shows what is claimed of its preset; of most nothing is."""
     if row["preset"] == "best":
         is_fast = row["seconds"]["high"] <= MOST_SECONDS
-        return is_fast and all(row[name]["mean"] >= least for name, least in LEAST.items())
-    if row["preset"] == "sasrec-paper":
+        return is_fast and all(row[name]["mean"] >= least for name, least in lowest.items())
+    if row["preset"] == "sasrec-paper" and lowest is LEAST:
         return all(row[f"sampled {name}"]["mean"] >= low for name, low in LEAST_SAMPLED.items())
     return True
 
