@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 import segue
 from segue import notes
@@ -23,6 +24,10 @@ if TYPE_CHECKING:  # what imports Keras is left to the tests that need it
     from playwright.sync_api import Browser
 
     from segue.recommender import Recommender
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("segue", deadline=None)
+settings.load_profile("segue")
 
 TINY = Config(
     name="tiny",
