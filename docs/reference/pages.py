@@ -17,7 +17,7 @@ COMMANDS, OPERATIONS = "<!-- commands -->", "<!-- operations -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The pages with the picture that the results show, which lies beside them."""
+    """The pages with the picture that the results show."""
     picture = Path("benchmarks/time_to_quality.svg").resolve()
     files.append(File.generated(config, picture.name, abs_src_path=str(picture)))
     return files

@@ -105,7 +105,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _release(path: Path, descriptor: int) -> None:
-    """Delete the file while it is locked: whoever waits for its name makes another."""
+    """Delete the file while it is locked: a process that waits for its name makes another."""
     try:
         with suppress(OSError):
             os.unlink(path)

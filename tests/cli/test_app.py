@@ -172,8 +172,9 @@ def steering_run(recommender: Recommender, tmp_path: Path) -> Path:
     ],
 )
 def test_whatever_is_printed_of_a_run_cannot_steer_the_terminal(
-    command, steering_run, name, arguments
+    command, steering_run, name, arguments, tmp_path, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)  # where the report is written
     refuse_steering(command(*name.split(), steering_run, *arguments))
 
 

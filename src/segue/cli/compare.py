@@ -17,7 +17,7 @@ def compare(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Measure runs beside the baselines, and say whether the differences are real.
+    """Compare runs with each other and the baselines, and say whether the differences are real.
 
     The first run is compared with each of the others and with each baseline, user by user, on the
     test part that they must share.

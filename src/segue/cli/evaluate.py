@@ -29,7 +29,7 @@ def evaluate(
 ) -> None:
     """Measure a run on its own test part.
 
-    Baselines are measured beside it. The run stays as it is.
+    Baselines are measured for comparison. The run stays as it is.
     """
     from segue.recommender import Recommender
 

@@ -1,4 +1,4 @@
-"""What is told of a run: its report as tables, and the commands that come next."""
+"""What is printed of a run: its report as tables, and the commands that come next."""
 
 import os
 import shlex
@@ -86,13 +86,13 @@ def _print_by_training(report: Mapping[str, Any]) -> None:
     if groups["trained"]["targets"] == report["targets"]:
         return
     rows: list[list[Cell]] = []
-    for name, told in BY_TRAINING.items():
+    for name, label in BY_TRAINING.items():
         if not groups[name]["targets"]:
             continue
         # New items are misses for what knows no content.
         if name != "new_items" or any(groups[name]["metrics"].values()):
             metrics, baselines = groups[name]["metrics"], groups[name]["baselines"]
-            rows.append([told, groups[name]["targets"], *(metrics[each] for each in HEADLINE)])
+            rows.append([label, groups[name]["targets"], *(metrics[each] for each in HEADLINE)])
             rows += [
                 [f"  {baseline}", None, *(own[each] for each in HEADLINE)]
                 for baseline, own in baselines.items()

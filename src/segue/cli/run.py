@@ -25,7 +25,7 @@ def forget(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a run anew without the history and the ranks of a user.
+    """Write a run again without the history and the ranks of a user.
 
     Copies of the run, its earlier versions and backups still have the user, and so do the weights,
     as far as they learned from them.

@@ -1,4 +1,4 @@
-"""`segue serve` and `segue events`: a run over HTTP, and what it was told."""
+"""`segue serve` and `segue events`: a run over HTTP, and its events."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ Database = Annotated[
         metavar="URL",
         show_default=False,
         help="Where the events are: an SQLAlchemy URL of SQLite or PostgreSQL. By default SQLite, "
-        "in RUN.events.sqlite beside the run.",
+        "in RUN.events.sqlite next to the run.",
     ),
 ]
 
@@ -153,12 +153,12 @@ def _end(*_: object) -> None:
     os._exit(0)
 
 
-events = typer.Typer(help="Events that a service was told.", rich_markup_mode=None)
+events = typer.Typer(help="Events that a service has taken.", rich_markup_mode=None)
 
 
 @events.callback()
 def _events() -> None:
-    """Events that a service was told."""
+    """Events that a service has taken."""
 
 
 def export(

@@ -14,7 +14,7 @@ from segue.errors import DataError
 
 # Words and values are counted by a hash: a new item's may be new too, and nothing is looked up.
 NUM_HASHES = 2**15
-# A column beside the catalogue's own: the vector of each item.
+# A column in addition to the catalogue's own: the vector of each item.
 CONTENT = "content vector"
 NUM_BINS = 10  # of a number, equally full
 FREQUENCY, COMPONENTS = "inverse_frequency", "components"
@@ -29,7 +29,7 @@ class ContentEncoder:
 
     Text gives its words, and text, labels and truth values give themselves; a number gives the one
     of ten equally full ranges that it lies in. They are hashed (Weinberger et al., "Feature hashing
-    for large scale multitask learning", ICML 2009), weighted by TF-IDF and, beside the caller's own
+    for large scale multitask learning", ICML 2009), weighted by TF-IDF and, with the caller's own
     vectors, reduced by a truncated singular value decomposition. The components are whitened, as
     text vectors are otherwise all alike (Zhang et al., "Are ID embeddings necessary? Whitening
     pre-trained text embeddings for effective sequential recommendation", ICDE 2024).
@@ -72,7 +72,8 @@ class ContentEncoder:
         counts = blank._counts(catalogue)
         weights = TfidfTransformer(sublinear_tf=True).fit(counts)
         frequency = weights.idf_.astype(np.float32)
-        features = cls(tuple(columns), {**edges, FREQUENCY: frequency})._features(catalogue)
+        encoder = cls(tuple(columns), {**edges, FREQUENCY: frequency})
+        features = encoder._features(catalogue, counts)
         if not features.nnz:
             raise DataError(
                 f"nothing is known of any item in {shown_names(columns)}; name other columns with "
@@ -99,7 +100,7 @@ class ContentEncoder:
             DataError: A column is missing, or of another type than it had.
         """
         _refuse_missing(catalogue, self.columns)
-        features = self._features(catalogue)
+        features = self._features(catalogue, self._counts(catalogue))
         components = self.arrays[COMPONENTS]
         if features.shape[1] != len(components):
             raise DataError(
@@ -109,9 +110,8 @@ class ContentEncoder:
             )
         return np.asarray(features @ components, np.float32)
 
-    def _features(self, catalogue: pl.DataFrame) -> sp.csr_array:
-        """float32[rows, NUM_HASHES + own vectors' numbers]."""
-        counts = self._counts(catalogue)
+    def _features(self, catalogue: pl.DataFrame, counts: sp.csr_array) -> sp.csr_array:
+        """float32[rows, NUM_HASHES + own vectors' numbers]; changes the counts."""
         counts.data = 1 + np.log(counts.data)
         hashed = _of_length_1(counts * self.arrays[FREQUENCY][None, :])
         given = [catalogue[name] for name in self.columns if _is_vectors(catalogue[name])]

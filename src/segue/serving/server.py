@@ -1,4 +1,4 @@
-"""The server: a service listening, until it is told to end."""
+"""The server: a service listening, until it is stopped."""
 
 import gc
 import os
@@ -114,7 +114,7 @@ class DiedError(SegueError):
 
 
 class Server(uvicorn.Server):
-    """Says that it is not ready as soon as it is told to end, and ends without a signal's code.
+    """Says that it is not ready as soon as it is stopped, and ends without a signal's code.
 
     Attributes:
         has_died: Whether it ends because a thread of the service died.

@@ -25,7 +25,7 @@ class Keys:
     Attributes:
         api: Any of these opens the interface; empty: it is open to everyone.
         admin: Opens reload and erasure; None: they are open where the interface is, else closed.
-        erasure: What erased users are hashed with; None: a key file beside the SQLite database.
+        erasure: What erased users are hashed with; None: a key file next to the SQLite database.
     """
 
     api: tuple[str, ...] = ()
@@ -61,12 +61,12 @@ class Keys:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that `segue serve` can be told.
+    """All settings of `segue serve`.
 
     Attributes:
         run: A run, or a link to one; read again at every reload.
         host, port: Where to listen.
-        database: An SQLAlchemy URL; None: SQLite, in a file beside the run.
+        database: An SQLAlchemy URL; None: SQLite, in a file next to the run.
         queue_size: What may wait for the model, in plain requests; see `costs`.
         deadline_s: From a request's head to its answer; after it, 408 where the body is not there,
             else 504.
@@ -138,7 +138,7 @@ class Settings:
 
     @property
     def database_url(self) -> str:
-        """Where the events are: as told, else `RUN.events.sqlite` beside the run."""
+        """Where the events are: as given, else `RUN.events.sqlite` beside the run."""
         if self.database is not None:
             return self.database
         run = Path(os.path.abspath(self.run))
